@@ -1,0 +1,30 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <source_location>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace fovea {
+
+/// The one exception type: what was found, what was expected, what to do. Only apps/ catch it.
+class Error : public std::runtime_error {
+ public:
+    using std::runtime_error::runtime_error;
+};
+
+/// Throws Error with the formatted message. Convention: "[op] expected …, found …".
+template <typename... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
+    throw Error(fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// fail() unless the condition holds: the first lines of every public function.
+template <typename... Args>
+void require(bool condition, fmt::format_string<Args...> format, Args&&... args) {
+    if (!condition) fail(format, std::forward<Args>(args)...);
+}
+
+}  // namespace fovea
