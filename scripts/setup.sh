@@ -76,10 +76,10 @@ private_apt() {
     local name=$1 tool=$2 parts=/dev/null
     shift 2
     [[ $name == backports ]] && parts=/etc/apt/sources.list.d
-    mkdir -p "$DEPS/apt/$name/partial" "$DEPS/apt/archives/partial"
+    mkdir -p "$DEPS/apt/$name/partial" "$DEPS/apt/$name-debs/partial"
     "$tool" -o Dir::Etc::SourceList="$DEPS/apt/$name.list" -o Dir::Etc::SourceParts="$parts" \
         -o Dir::State::Lists="$DEPS/apt/$name" -o Dir::Cache="$DEPS/apt" \
-        -o Dir::Cache::Archives="$DEPS/apt/archives" -o APT::Sandbox::User=root \
+        -o Dir::Cache::Archives="$DEPS/apt/$name-debs" -o APT::Sandbox::User=root \
         -o Acquire::Languages=none -o APT::Keep-Downloaded-Packages=true "$@"
 }
 
@@ -114,7 +114,7 @@ fetch_newer_packages() {
     [[ -n $suite ]] || { echo "none of these suites is on the mirror: ${newer_suites[*]}"; return 1; }
     newer apt-get "${options[@]}" install -y --download-only --no-install-recommends \
         "${shader_tools[@]}"
-    cd "$DEPS/apt/archives"
+    cd "$DEPS/apt/newer-debs"
     newer apt-get "${options[@]}" download "${vulkan_headers[@]}"
 }
 
@@ -134,10 +134,10 @@ WRAPPER
 provision_toolchain() {
     say "fetching shader compiler and Vulkan headers of the next release into .deps/"
     rm -rf "$DEPS"/{root,bin,include,stamp}
-    mkdir -p "$DEPS"/{apt/archives,root,bin}
+    mkdir -p "$DEPS"/{apt,root,bin}
     quietly fetch_newer_packages
     local package
-    for package in "$DEPS"/apt/archives/*.deb; do dpkg -x "$package" "$DEPS/root"; done
+    for package in "$DEPS"/apt/newer-debs/*.deb; do dpkg -x "$package" "$DEPS/root"; done
     ln -s root/usr/include "$DEPS/include"
     # The C library's own headers came along in no package; what is here is Vulkan, SPIR-V, VMA, volk.
     for tool in glslc spirv-val spirv-opt spirv-dis; do write_wrapper "$tool"; done

@@ -1,0 +1,69 @@
+# The three libraries share their shape: all sources of one folder. A folder that has none yet is an
+# INTERFACE library, which the helpers below hide.
+
+# fovea_library(backend): target fovea_backend from backend/**.cpp
+function(fovea_library folder)
+    file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.cpp)
+    if(sources)
+        add_library(fovea_${folder} STATIC ${sources})
+        set(scope PUBLIC)
+    else()
+        add_library(fovea_${folder} INTERFACE)
+        set(scope INTERFACE)
+    endif()
+    target_compile_features(fovea_${folder} ${scope} cxx_std_20)
+    target_include_directories(fovea_${folder} ${scope}
+        $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+        $<INSTALL_INTERFACE:include/fovea>)
+endfunction()
+
+function(fovea_has_sources folder result)
+    get_target_property(type fovea_${folder} TYPE)
+    if(type STREQUAL INTERFACE_LIBRARY)
+        set(${result} 0 PARENT_SCOPE)
+    else()
+        set(${result} 1 PARENT_SCOPE)
+    endif()
+endfunction()
+
+# fovea_use(vision PUBLIC|PRIVATE libraries...). Private ones stay out of the installed package.
+function(fovea_use folder scope)
+    fovea_has_sources(${folder} sources)
+    foreach(library ${ARGN})
+        if(NOT sources)
+            target_link_libraries(fovea_${folder} INTERFACE ${library})
+        elseif(scope STREQUAL PRIVATE AND TARGET ${library})
+            target_link_libraries(fovea_${folder} PRIVATE $<BUILD_INTERFACE:${library}>)
+        else()
+            target_link_libraries(fovea_${folder} ${scope} ${library})
+        endif()
+    endforeach()
+endfunction()
+
+# fovea_include(vision directories...): third-party headers seen by this library's sources only
+function(fovea_include folder)
+    fovea_has_sources(${folder} sources)
+    if(sources)
+        target_include_directories(fovea_${folder} SYSTEM PRIVATE ${ARGN})
+    endif()
+endfunction()
+
+function(fovea_add_shaders folder)
+    fovea_has_sources(${folder} sources)
+    if(sources)
+        target_include_directories(fovea_${folder} PRIVATE ${FOVEA_GENERATED_DIR})
+        if(TARGET fovea_shaders)
+            target_sources(fovea_${folder} PRIVATE $<TARGET_OBJECTS:fovea_shaders>)
+        endif()
+    endif()
+endfunction()
+
+# Vulkan is reached through volk alone: no prototypes, no link to the loader.
+function(fovea_add_volk folder)
+    fovea_has_sources(${folder} sources)
+    if(sources)
+        target_sources(fovea_${folder} PRIVATE ${VOLK_INCLUDE_DIR}/volk.c)
+        set_source_files_properties(${VOLK_INCLUDE_DIR}/volk.c PROPERTIES COMPILE_OPTIONS -w)
+        target_compile_definitions(fovea_${folder} PRIVATE VK_NO_PROTOTYPES)
+    endif()
+endfunction()
