@@ -11,7 +11,7 @@ namespace fovea {
 
 /// The one exception type: what was found, what was expected, what to do. Only apps/ catch it.
 class Error : public std::runtime_error {
- public:
+  public:
     using std::runtime_error::runtime_error;
 };
 

@@ -5,7 +5,8 @@
 #include <string_view>
 #include <utility>
 
-/// Messages to stderr; stdout belongs to results. Level from FOVEA_LOG (debug, info, warn, error; default warn).
+/// Messages to stderr; stdout belongs to results. Level from FOVEA_LOG (debug, info, warn, error;
+/// default warn).
 namespace fovea::log {
 
 enum class Level { debug, info, warn, error };
@@ -20,11 +21,13 @@ void debug(fmt::format_string<Args...> format, Args&&... args) {
 }
 template <typename... Args>
 void info(fmt::format_string<Args...> format, Args&&... args) {
-    if (level() <= Level::info) write(Level::info, fmt::format(format, std::forward<Args>(args)...));
+    if (level() <= Level::info)
+        write(Level::info, fmt::format(format, std::forward<Args>(args)...));
 }
 template <typename... Args>
 void warn(fmt::format_string<Args...> format, Args&&... args) {
-    if (level() <= Level::warn) write(Level::warn, fmt::format(format, std::forward<Args>(args)...));
+    if (level() <= Level::warn)
+        write(Level::warn, fmt::format(format, std::forward<Args>(args)...));
 }
 template <typename... Args>
 void error(fmt::format_string<Args...> format, Args&&... args) {

@@ -1,0 +1,116 @@
+#include "backend/vk/stream.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "backend/error.h"
+#include "backend/vk/profile.h"
+#include "tests/testing.h"
+
+namespace fovea {
+namespace {
+
+using testing::device;
+
+TEST(Stream, UploadDownloadRoundTrip) {
+    vk::Stream stream(device());
+    const auto values = testing::random_values(1000, 1);
+    EXPECT_EQ(to_host(stream, upload(stream, values, {10, 100}, DType::f32)), values);
+    const auto halves = testing::random_values(999, 2, DType::f16);
+    EXPECT_EQ(to_host(stream, upload(stream, halves, {999}, DType::f16)), halves);
+}
+
+TEST(Stream, CopiesRunInTheOrderRecorded) {
+    vk::Stream stream(device());
+    const auto first = testing::random_values(4096, 3), second = testing::random_values(4096, 4);
+    const Tensor a = upload(stream, first, {4096}, DType::f32);
+    const Tensor b = upload(stream, second, {4096}, DType::f32);
+    const Tensor c = empty(device(), {4096}, DType::f32);
+    for (int i = 0; i < 20; ++i) {  // each overwrites what the one before reads or wrote
+        stream.copy(read(a), write(c));
+        stream.copy(read(c), write(b));
+        stream.copy(read(b), write(a));
+    }
+    EXPECT_EQ(to_host(stream, c), first);
+    EXPECT_EQ(to_host(stream, b), first);
+}
+
+TEST(Stream, FillWritesOnlyItsRange) {
+    vk::Stream stream(device());
+    const Tensor t = upload(stream, std::vector<float>(256, 1.0f), {4, 64}, DType::f32);
+    stream.fill(write(t.slice(1, 2)), 0);
+    const auto host = to_host(stream, t);
+    for (size_t i = 0; i < 256; ++i) EXPECT_EQ(host[i], i >= 64 && i < 192 ? 0.0f : 1.0f) << i;
+}
+
+TEST(Stream, ProfileTimesEveryCopy) {
+    if (device().info().limits.timestamp_period == 0)
+        GTEST_SKIP() << "no timestamps on this device";
+    vk::Stream stream(device());
+    stream.profile(true);
+    const Tensor a = upload(stream, std::vector<float>(1024, 2.0f), {1024}, DType::f32);
+    const Tensor b = empty(device(), {1024}, DType::f32);
+    for (int i = 0; i < 5000; ++i) stream.copy(read(a), write(b));  // more than one query pool
+    stream.wait();
+    EXPECT_EQ(stream.profile_events().size(), 5001u);
+    EXPECT_NE(vk::profile_table(stream.profile_events()).find("copy"), std::string::npos);
+}
+
+TEST(Device, PoolReusesMemory) {
+    vk::Device fresh;
+    const uint64_t before = fresh.allocated();
+    for (int i = 0; i < 10; ++i) empty(fresh, {1000, 1000}, DType::f32);
+    EXPECT_LE(fresh.allocated() - before, 5u << 20);
+    fresh.trim();
+    EXPECT_EQ(fresh.allocated(), before);
+}
+
+TEST(Device, UnknownDeviceNamesTheChoices) {
+    try {
+        vk::Device none("no such device");
+        FAIL() << "accepted";
+    } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find(device().info().name), std::string::npos)
+            << error.what();
+    }
+}
+
+TEST(Device, TooLargeAllocationIsAClearError) {
+    try {
+        device().allocate(uint64_t{1} << 50, vk::Memory::device, "a test");
+        FAIL() << "accepted";
+    } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("a test"), std::string::npos) << error.what();
+    }
+}
+
+TEST(Device, TensorOutlivesItsDevice) {
+    Tensor kept;
+    {
+        vk::Device fresh;
+        kept = empty(fresh, {16}, DType::f32);
+    }
+    EXPECT_EQ(kept.numel(), 16);
+}
+
+TEST(Device, ForeignOrCorruptPipelineCacheIsIgnored) {
+    namespace fs = std::filesystem;
+    const fs::path folder = fs::path(::testing::TempDir()) / "fovea_cache_test";
+    fs::remove_all(folder);
+    fs::create_directories(folder / "fovea");
+    const char* old = std::getenv("XDG_CACHE_HOME");
+    const std::string saved = old ? old : "";
+    setenv("XDG_CACHE_HOME", folder.c_str(), 1);
+    { vk::Device writes_cache; }
+    for (const auto& entry : fs::directory_iterator(folder / "fovea"))
+        std::ofstream(entry.path(), std::ios::binary) << "not a cache at all";
+    EXPECT_NO_THROW(vk::Device reads_corrupt_cache);
+    if (old)
+        setenv("XDG_CACHE_HOME", saved.c_str(), 1);
+    else
+        unsetenv("XDG_CACHE_HOME");
+    fs::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace fovea
