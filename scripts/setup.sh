@@ -7,7 +7,7 @@
 # the system is replaced. Running it again costs a second: only what is missing is fetched.
 set -euo pipefail
 
-VERSION=1  # raise when the content of .deps/ changes
+VERSION=2  # raise when the content of .deps/ changes
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
     echo "usage: scripts/setup.sh"
@@ -29,6 +29,7 @@ libraries=(
 )
 vulkan_headers=(libvulkan-dev spirv-headers libvulkan-volk-dev libvulkan-memory-allocator-dev)
 shader_tools=(glslc spirv-tools)
+layers=(vulkan-validationlayers)
 
 die() { echo "setup: $*" >&2; exit 1; }
 say() { echo "setup: $*"; }
@@ -113,22 +114,24 @@ fetch_newer_packages() {
     done
     [[ -n $suite ]] || { echo "none of these suites is on the mirror: ${newer_suites[*]}"; return 1; }
     newer apt-get "${options[@]}" install -y --download-only --no-install-recommends \
-        "${shader_tools[@]}"
+        "${shader_tools[@]}" "${layers[@]}"
     cd "$DEPS/apt/newer-debs"
     newer apt-get "${options[@]}" download "${vulkan_headers[@]}"
 }
 
-# A tool of the newer release runs under that release's loader and C library.
+# write_wrapper NAME PROGRAM [SETTING]: .deps/bin/NAME starts PROGRAM under the newer release's
+# loader and C library.
 write_wrapper() {
-    local tool=$1 loader
-    loader=$(cd "$DEPS/root" && find . -name 'ld-linux-*.so.*' | head -n 1)
-    cat > "$DEPS/bin/$tool" <<WRAPPER
+    local loader
+    loader=$(cd "$DEPS/root" && find . -name 'ld-linux-*.so.*' -printf '%P\n' | head -n 1)
+    cat > "$DEPS/bin/$1" <<WRAPPER
 #!/bin/sh
-root=\$(dirname "\$(readlink -f "\$0")")/../root
+root=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")/root
 libraries=\$(echo "\$root"/usr/lib/*-linux-gnu)
-exec "\$root/$loader" --library-path "\$libraries" "\$root/usr/bin/$tool" "\$@"
+${3:+export $3}
+exec "\$root/$loader" --library-path "\$libraries" $2 "\$@"
 WRAPPER
-    chmod +x "$DEPS/bin/$tool"
+    chmod +x "$DEPS/bin/$1"
 }
 
 provision_toolchain() {
@@ -139,8 +142,13 @@ provision_toolchain() {
     local package
     for package in "$DEPS"/apt/newer-debs/*.deb; do dpkg -x "$package" "$DEPS/root"; done
     ln -s root/usr/include "$DEPS/include"
-    # The C library's own headers came along in no package; what is here is Vulkan, SPIR-V, VMA, volk.
-    for tool in glslc spirv-val spirv-opt spirv-dis; do write_wrapper "$tool"; done
+    local tool
+    for tool in glslc spirv-val spirv-opt spirv-dis; do
+        write_wrapper "$tool" "\"\$root/usr/bin/$tool\""
+    done
+    # `.deps/bin/run PROGRAM...` runs any program with the newer validation layers, which are bound
+    # to the newer C library: the tests use it.
+    write_wrapper run "" 'VK_LAYER_PATH="$root/usr/share/vulkan/explicit_layer.d"'
     "$DEPS/bin/glslc" --version > /dev/null || die "the unpacked glslc does not start"
     "$DEPS/bin/spirv-val" --version > /dev/null || die "the unpacked spirv-val does not start"
     rm -rf "$DEPS/apt"
