@@ -1,0 +1,22 @@
+// Values of fovea::Activation, backend/ops/activation.h.
+
+#ifndef FOVEA_ACTIVATION_GLSL
+#define FOVEA_ACTIVATION_GLSL
+
+const uint ACTIVATION_NONE = 0;
+const uint ACTIVATION_RELU = 1;
+const uint ACTIVATION_GELU = 2;
+const uint ACTIVATION_SILU = 3;
+
+float activate(float x, uint activation) {
+    if (activation == ACTIVATION_RELU) return max(x, 0.0);
+    // tanh(u) = 1 - 2 / (exp(2u) + 1): neither end overflows into NaN.
+    if (activation == ACTIVATION_GELU) {
+        const float u = 0.7978845608 * (x + 0.044715 * x * x * x);
+        return x - x / (exp(2.0 * u) + 1.0);
+    }
+    if (activation == ACTIVATION_SILU) return x / (1.0 + exp(-x));
+    return x;
+}
+
+#endif
