@@ -1,0 +1,55 @@
+// Push constants of the small ops, one definition for C++ and GLSL. Counts are in elements.
+
+#ifndef FOVEA_PARAMS_H
+#define FOVEA_PARAMS_H
+
+#ifdef __cplusplus
+#include <cstdint>
+
+namespace fovea::shader {
+using uint = uint32_t;
+#endif
+
+struct NormParams {
+    uint rows, n;
+    uint rows_per_batch;  // of shift and scale
+    float eps;
+};
+
+struct RopeParams {
+    uint rows;  // batch · heads · tokens
+    uint tokens, head_dim;
+    uint rotated;  // dims at the front of head_dim that turn
+    float eps;
+};
+
+struct StridedParams {
+    uint runs;  // output elements / RUN
+    uint shape[6];
+    uint strides[6];
+};
+
+struct ElementwiseParams {
+    uint count;
+    uint n;      // length of what is broadcast
+    uint batch;  // broadcast_add
+    uint rows;   // broadcast_add: of m, 1 when shared
+    float coefficients[4];
+};
+
+struct ReduceParams {
+    uint count;    // results (mean_tokens) or elements (statistics)
+    uint width;    // mean_tokens
+    uint tokens;   // mean_tokens
+    uint records;  // statistics
+};
+
+struct EmbeddingParams {
+    uint count, width, rows;
+};
+
+#ifdef __cplusplus
+}  // namespace fovea::shader
+#endif
+
+#endif
