@@ -29,11 +29,20 @@ struct StridedParams {
     uint strides[6];
 };
 
+// What elementwise.comp computes: specialisation constant 1.
+const uint ELEMENTWISE_LINEAR = 0;         // Σ coefficient · term
+const uint ELEMENTWISE_ADD = 1;            // a + b, b repeated
+const uint ELEMENTWISE_MULTIPLY = 2;       // a · b, b repeated
+const uint ELEMENTWISE_ACTIVATE = 3;       // activation(a)
+const uint ELEMENTWISE_AFFINE = 4;         // a · b + c, b and c repeated
+const uint ELEMENTWISE_SOFT_CLAMP = 5;     // limit · tanh(a / limit), limit in coefficients[0]
+const uint ELEMENTWISE_BROADCAST_ADD = 6;  // a (rows, n) + b (batch, b_rows, n)
+
 struct ElementwiseParams {
     uint count;
-    uint n;      // length of what is broadcast
-    uint batch;  // broadcast_add
-    uint rows;   // broadcast_add: of m, 1 when shared
+    uint n;       // length of what is repeated
+    uint batch;   // broadcast_add
+    uint b_rows;  // broadcast_add: 1 when shared
     float coefficients[4];
 };
 

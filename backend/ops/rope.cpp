@@ -1,0 +1,73 @@
+#include "backend/ops/rope.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "backend/ops/dispatch.h"
+#include "shaders.h"
+#include "shaders/params.h"
+
+namespace fovea {
+namespace {
+
+// cos and sin of every token and pair. Sines are taken once a position of an axis, not once a
+// token.
+std::vector<float> rope_table(const RopeOptions& o) {
+    std::array<std::vector<float>, 3> turns;  // (extent, n/2, 2) of an axis
+    for (size_t axis = 0; axis < 3; ++axis)
+        for (int64_t position = 0; position < o.grid[axis]; ++position)
+            for (int j = 0; j < o.axes[axis] / 2; ++j) {
+                const double exponent = -j / (o.axes[axis] / 2.0);
+                const double angle = static_cast<double>(position) *
+                                     std::pow(static_cast<double>(o.theta), exponent);
+                turns[axis].push_back(static_cast<float>(std::cos(angle)));
+                turns[axis].push_back(static_cast<float>(std::sin(angle)));
+            }
+    std::vector<float> table;
+    for (int64_t t = 0; t < o.grid[0]; ++t)
+        for (int64_t row = 0; row < o.grid[1]; ++row)
+            for (int64_t column = 0; column < o.grid[2]; ++column)
+                for (size_t axis = 0; axis < 3; ++axis) {
+                    const int64_t position = std::array{t, row, column}[axis];
+                    const auto from = turns[axis].begin() + position * o.axes[axis];
+                    table.insert(table.end(), from, from + o.axes[axis]);
+                }
+    return table;
+}
+
+}  // namespace
+
+Tensor rope(vk::Stream& stream, const Tensor& x, const RopeOptions& o) {
+    const uint32_t count = count_of("rope", x);
+    require(x.rank() == 4, "[rope] (batch, heads, tokens, head_dim) expected, found {}",
+            to_string(x.shape()));
+    const int64_t tokens = x.dim(2), head_dim = x.dim(3);
+    require(o.grid[0] * o.grid[1] * o.grid[2] == tokens, "[rope] grid {}×{}×{} for {} tokens",
+            o.grid[0], o.grid[1], o.grid[2], tokens);
+    for (const int n : o.axes)
+        require(n >= 0 && n % 2 == 0, "[rope] axes of an even number of dims expected, found {}",
+                n);
+    const int rotated = std::accumulate(o.axes.begin(), o.axes.end(), 0);
+    require(rotated <= head_dim, "[rope] axes of {} dims together, a head has {}", rotated,
+            head_dim);
+    require_like("rope", "norm_weight", o.norm_weight, {head_dim}, x.dtype());
+
+    Tensor table;
+    if (rotated > 0) table = upload(stream, rope_table(o), {tokens, rotated}, DType::f32);
+    Tensor y = empty(stream.device(), x.shape(), x.dtype());
+    const auto rows = static_cast<uint32_t>(count / head_dim);
+    auto plan = row_plan(stream, rows, static_cast<uint64_t>(head_dim));
+    plan.constants.push_back(bool(o.norm_weight));
+    const shader::RopeParams params{.rows = rows,
+                                    .tokens = static_cast<uint32_t>(tokens),
+                                    .head_dim = static_cast<uint32_t>(head_dim),
+                                    .rotated = static_cast<uint32_t>(rotated),
+                                    .eps = o.eps};
+    const auto& shader = by_dtype("rope", x.dtype(), shader::rope_f32, shader::rope_f16);
+    stream.dispatch(stream.device().program(shader, plan.constants),
+                    {write(y), read(x), read(table), read(o.norm_weight)}, params, plan.groups,
+                    "rope");
+    return y;
+}
+
+}  // namespace fovea
