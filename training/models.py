@@ -65,7 +65,7 @@ def rope_table(rows, columns, axes, theta):
 
 def apply_rope(x, cos, sin):
     """Rotates neighbouring pairs of the last dimension of (B, H, N, D)."""
-    pairs = x.float().unflatten(-1, (-1, 2)) if hasattr(x, "unflatten") else x.float().reshape(*x.shape[:-1], -1, 2)
+    pairs = x.float().reshape(*x.shape[:-1], -1, 2)
     a, b = pairs[..., 0], pairs[..., 1]
     return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).to(x.dtype)
 
@@ -270,8 +270,8 @@ class Dit(nn.Module):
 
     def grid(self, rows, columns, device):
         """Rotary tables and neighborhood mask of a grid of tokens, kept between calls."""
-        key = (rows, columns, str(device))
-        if key not in self._grids:
+        key = (rows, columns)
+        if key not in self._grids or self._grids[key][0].device != device:
             cos, sin = rope_table(rows, columns, self.config["rope_axes"], self.config["rope_theta"])
             mask = neighborhood_mask(rows, columns, self.config["window"])
             self._grids[key] = (cos.to(device), sin.to(device), mask.to(device))
@@ -342,8 +342,8 @@ class Evaluator(nn.Module):
         self._grids = {}
 
     def grid(self, rows, columns, device):
-        key = (rows, columns, str(device))
-        if key not in self._grids:
+        key = (rows, columns)
+        if key not in self._grids or self._grids[key][0].device != device:
             cos, sin = rope_table(rows, columns, self.config["rope_axes"], self.config["rope_theta"])
             self._grids[key] = (cos.to(device), sin.to(device))
         return self._grids[key]
