@@ -27,6 +27,8 @@ def set_up(device, seed):
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    if hasattr(torch.backends.cuda, "enable_cudnn_sdp"):
+        torch.backends.cuda.enable_cudnn_sdp(False)  # the other attention kernels are quick here and better proven
     return torch.device(device)
 
 
