@@ -120,6 +120,13 @@ class Average:
             parameter.copy_(value)
             value.copy_(kept)
 
+    @torch.no_grad()
+    def copy(self):
+        """Starts again from the live values, as after many steps."""
+        self.count = 1000
+        for value, parameter in zip(self.values, self.source):
+            value.copy_(parameter)
+
     def state(self):
         return {"count": self.count, "values": self.values}
 

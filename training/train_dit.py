@@ -67,6 +67,7 @@ def main():
     parser.add_argument("--lr", type=float, default=1.5e-3, help="AdamW's rate; Muon's is --matrix-lr")
     parser.add_argument("--matrix-lr", type=float, default=0.01)
     parser.add_argument("--average", type=float, default=0.999)
+    parser.add_argument("--decay", type=int, default=1, help="0: the rates stay, for a run that another one follows")
     parser.add_argument("--check-prompts", type=int, default=100)
     parser.add_argument("--save-pool", type=int, default=1, help="keep the latents on disk for the next run")
     options = parser.parse_args()
@@ -109,9 +110,12 @@ def main():
     if previous:
         text_encoder.load_state_dict(previous["text"])
         dit.load_state_dict(previous["dit"])
-        muon.load(previous["muon"])
-        optimizer.load_state_dict(previous["optimizer"])
-        average.load(previous["average"])
+        if "optimizer" in previous:
+            muon.load(previous["muon"])
+            optimizer.load_state_dict(previous["optimizer"])
+            average.load(previous["average"])
+        else:
+            average.copy()
         step = previous["step"]
         log(f"resumed from {path} at step {step}")
     previous = None
@@ -141,7 +145,7 @@ def main():
     clock = Clock(options.minutes, reserve=12 if device.type == "cuda" else 0, warm_up=200, begin=begin)
     shown, saved, first, total = time.time(), time.time(), step, []
     while not clock.done():
-        factor = clock.factor(floor=0.01, flat=0.35)
+        factor = clock.factor(floor=0.01, flat=0.3 if options.decay else 0.999)
         set_rate(optimizer, options.lr * factor)
         z, ids = pool.batch(options.batch)
         ids = ids * (torch.rand(len(ids), 1, device=device) > 0.1)

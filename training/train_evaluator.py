@@ -78,9 +78,12 @@ def main():
     if os.path.exists(path):
         state = load_checkpoint(path, device)
         model.load_state_dict(state["model"])
-        average.load(state["average"])
-        muon.load(state["muon"])
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            muon.load(state["muon"])
+            optimizer.load_state_dict(state["optimizer"])
+            average.load(state["average"])
+        else:
+            average.copy()
         log("resumed from", path)
     log(f"{parameter_count(model):,} parameters")
 

@@ -1,0 +1,55 @@
+"""Makes checkpoints from exported files, to go on or to evaluate where the state folder is lost.
+
+    python3 training/import_state.py --models assets/default --state /tmp/fovea
+
+Optimizer momentum is not in the files and starts anew. Checkpoints that are there already are kept.
+"""
+
+import json
+import os
+
+import torch
+
+import safetensors_io
+from common import arguments, log, save_checkpoint
+
+
+def read(folder, name, prefix):
+    """(weights without `prefix` in F32, config), or None where there is no such file."""
+    path = os.path.join(folder, name + ".safetensors")
+    if not os.path.exists(path):
+        return None
+    tensors, metadata = safetensors_io.load(path)
+    return {key[len(prefix):]: tensor.float() for key, tensor in tensors.items()}, json.loads(metadata["config"])
+
+
+def main():
+    parser = arguments(__doc__, 1)
+    parser.add_argument("--models", required=True)
+    options = parser.parse_args()
+
+    def write(name, content):
+        path = os.path.join(options.state, name)
+        if os.path.exists(path):
+            log("kept", path)
+        else:
+            save_checkpoint(path, content)
+            log("made", path)
+
+    found = read(options.models, "autoencoder", "")
+    if found:
+        weights, config = found
+        weights["latent_mean"] = torch.tensor(config["latent_mean"])
+        weights["latent_std"] = torch.tensor(config["latent_std"])
+        write("autoencoder.pt", {"model": weights, "averaged": weights})
+    found = read(options.models, "evaluator", "evaluator.")
+    if found:
+        write("evaluator.pt", {"config": found[1], "model": found[0], "averaged": found[0]})
+    text, dit = read(options.models, "text", "text."), read(options.models, "dit", "dit.")
+    if text and dit:
+        write("dit.pt", {"text": text[0], "dit": dit[0], "averaged": {"text": text[0], "dit": dit[0]},
+                         "text_config": text[1], "config": dit[1], "step": 0, "runs": 9, "metrics": {}})
+
+
+if __name__ == "__main__":
+    main()
