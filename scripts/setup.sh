@@ -7,7 +7,7 @@
 # the system is replaced. Running it again costs a second: only what is missing is fetched.
 set -euo pipefail
 
-VERSION=2  # raise when the content of .deps/ changes
+CONTENT=2  # raise when the content of .deps/ changes
 
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
     echo "usage: scripts/setup.sh"
@@ -152,7 +152,7 @@ provision_toolchain() {
     "$DEPS/bin/glslc" --version > /dev/null || die "the unpacked glslc does not start"
     "$DEPS/bin/spirv-val" --version > /dev/null || die "the unpacked spirv-val does not start"
     rm -rf "$DEPS/apt"
-    echo "$VERSION" > "$DEPS/stamp"
+    echo "$CONTENT" > "$DEPS/stamp"
 }
 
 # ---- main ---------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ if (( ${#missing[@]} )); then
     quietly as_root apt-get install -y --no-install-recommends "${missing[@]}"
 fi
 
-if (( private )) && [[ $(cat "$DEPS/stamp" 2> /dev/null) != "$VERSION" ]]; then
+if (( private )) && [[ $(cat "$DEPS/stamp" 2> /dev/null) != "$CONTENT" ]]; then
     provision_toolchain
     say "done"
 fi
