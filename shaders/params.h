@@ -53,6 +53,24 @@ struct ReduceParams {
     uint records;  // statistics
 };
 
+struct SoftmaxParams {
+    uint rows, n;
+};
+
+struct GroupNormParams {
+    uint count;  // of this stage: partial moments, moments, or elements / RUN
+    uint batch, pixels, channels, groups;
+    uint chunks, chunk_pixels;  // pixels of a partial moment
+    float eps;
+};
+
+struct NoiseParams {
+    uint blocks;  // of four elements
+    uint count;
+    uint seed_low, seed_high;
+    uint stream;
+};
+
 struct EmbeddingParams {
     uint count, width, rows;
 };

@@ -4,7 +4,6 @@
 #extension GL_GOOGLE_include_directive : require
 #ifdef BITS_16
 #extension GL_EXT_shader_16bit_storage : require
-#extension GL_EXT_shader_explicit_arithmetic_types_int16 : require
 #define Element uint16_t
 #else
 #define Element uint

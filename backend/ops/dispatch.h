@@ -43,7 +43,8 @@ inline RowPlan row_plan(const vk::Stream& stream, uint64_t rows, uint64_t n) {
     const std::string_view forced = text ? text : "";
     require(forced.empty() || forced == "group" || forced == "invocation",
             "[rows] FOVEA_ROWS is group or invocation, found \"{}\"", forced);
-    if (forced == "invocation" || (forced.empty() && is_cpu(stream)))
+    constexpr uint64_t kLong = 4096;  // sums of one invocation lose digits, and rows are few
+    if (forced == "invocation" || (forced.empty() && is_cpu(stream) && n <= kLong))
         return {{16, 0}, groups_for(rows, 16)};
     require(stream.device().info().limits.min_subgroup_size >= 4,
             "[rows] subgroups of at least 4 invocations expected, found {}",
