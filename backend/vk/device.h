@@ -4,6 +4,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <typeindex>
+#include <unordered_map>
 #include <vector>
 
 #include "backend/vk/buffer.h"
@@ -85,11 +87,21 @@ class Device {
     /// Gives pooled memory back to the driver. Only when no stream has work recorded or in flight.
     void trim();
 
+    /// The device's one object of type T, made when first asked for: what an op keeps between calls
+    /// (uploaded tables), without globals. May hold buffers; dies before the device.
+    template <typename T>
+    T& cache() {
+        auto& slot = caches_[typeid(T)];
+        if (!slot) slot = std::make_shared<T>();
+        return *static_cast<T*>(slot.get());
+    }
+
     struct Impl;
     Impl& impl() const { return *impl_; }
 
   private:
     std::shared_ptr<Impl> impl_;
+    std::unordered_map<std::type_index, std::shared_ptr<void>> caches_;
 };
 
 /// Validation messages seen so far in this process (layers are on when FOVEA_VALIDATION=1).

@@ -1,0 +1,100 @@
+#include "backend/patterns/neighborhood.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "backend/error.h"
+
+namespace fovea {
+
+Neighborhood::Neighborhood(Grid grid, const NeighborhoodOptions& options) : grid_(std::move(grid)) {
+    const size_t rank = grid_.shape.size();
+    require(rank >= 1 && rank <= 3, "[neighborhood] a grid of 1 to 3 axes expected, found {}",
+            rank);
+    const auto one_per_axis = [&](size_t found, const char* name, bool optional) {
+        require(found == rank || (optional && found == 0),
+                "[neighborhood] {} needs one value per axis, found {} for a grid of {}", name,
+                found, fmt::join(grid_.shape, "x"));
+    };
+    one_per_axis(options.window.size(), "window", false);
+    one_per_axis(options.stride.size(), "stride", true);
+    one_per_axis(options.dilation.size(), "dilation", true);
+    one_per_axis(options.causal.size(), "causal", true);
+
+    for (size_t i = 0; i < rank; ++i) {
+        Axis& axis = axes_[3 - rank + i];
+        axis.length = grid_.shape[i];
+        axis.window = options.window[i];
+        if (!options.stride.empty()) axis.stride = options.stride[i];
+        if (!options.dilation.empty()) axis.dilation = options.dilation[i];
+        if (!options.causal.empty()) axis.causal = options.causal[i];
+        require(axis.length >= 1, "[neighborhood] axis {} of the grid has length 0", i);
+        require(axis.window >= 1 && axis.dilation >= 1 &&
+                    uint64_t{axis.window} * axis.dilation <= axis.length,
+                "[neighborhood] window × dilation must be 1 to the axis length {}, found {} × {} "
+                "on axis {}",
+                axis.length, axis.window, axis.dilation, i);
+        require(axis.stride >= 1 && axis.stride <= axis.window,
+                "[neighborhood] stride must be 1 to the window {}, found {} on axis {}",
+                axis.window, axis.stride, i);
+    }
+
+    const auto values = [&](uint32_t Axis::*member) {
+        std::vector<uint32_t> list;
+        for (size_t i = 3 - rank; i < 3; ++i) list.push_back(axes_[i].*member);
+        return list;
+    };
+    std::vector<int> causal;
+    for (size_t i = 3 - rank; i < 3; ++i) causal.push_back(axes_[i].causal);
+    key_ = fmt::format("neighborhood:{}:stride={}:dilation={}:causal={}@{}",
+                       fmt::join(values(&Axis::window), "x"), fmt::join(values(&Axis::stride), "x"),
+                       fmt::join(values(&Axis::dilation), "x"), fmt::join(causal, "x"),
+                       fmt::join(grid_.shape, "x"));
+}
+
+Neighborhood::Keys Neighborhood::Axis::keys_of(uint32_t index) const {
+    const uint32_t group = index % dilation, i = index / dilation;
+    const uint32_t n = (length - group + dilation - 1) / dilation;  // tokens of this group
+    uint32_t begin, end;
+    if (causal) {
+        const uint32_t leader = std::min(i / stride * stride + stride - 1, n - 1);
+        begin = leader + 1 - std::min(leader + 1, window);
+        end = i + 1;
+    } else {
+        const uint32_t leader = std::min(i / stride * stride + stride / 2, n - 1);
+        const uint32_t left = window / 2;
+        begin = std::min(leader - std::min(leader, left), n - window);
+        end = begin + window;
+    }
+    return {.first = begin * dilation + group, .step = dilation, .count = end - begin};
+}
+
+bool Neighborhood::keeps(uint32_t q, uint32_t k) const {
+    for (size_t i = 3; i-- > 0;) {
+        const Axis& axis = axes_[i];
+        if (!axis.keys_of(q % axis.length).contains(k % axis.length)) return false;
+        q /= axis.length;
+        k /= axis.length;
+    }
+    return true;
+}
+
+void Neighborhood::runs(uint32_t q, std::vector<TokenRange>& out) const {
+    const uint32_t columns = axes_[2].length, rows = axes_[1].length;
+    const Keys z = axes_[0].keys_of(q / columns / rows);
+    const Keys y = axes_[1].keys_of(q / columns % rows);
+    const Keys x = axes_[2].keys_of(q % columns);
+    for (uint32_t a = 0; a < z.count; ++a)
+        for (uint32_t b = 0; b < y.count; ++b) {
+            const uint32_t row = (z.first + a * z.step) * rows + y.first + b * y.step;
+            const uint32_t begin = row * columns + x.first;
+            if (x.step == 1)
+                out.push_back({begin, begin + x.count});
+            else
+                for (uint32_t c = 0; c < x.count; ++c)
+                    out.push_back({begin + c * x.step, begin + c * x.step + 1});
+        }
+}
+
+}  // namespace fovea

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <array>
+
+#include "backend/patterns/pattern.h"
+
+/// Neighborhood attention: every query sees a window of keys around it, per axis of a 1-D to 3-D
+/// grid. The rules are NATTEN's (github.com/SHI-Labs/NATTEN, na_utils.cuh and mask.hpp):
+/// - windows slide back inside at the borders, so that every query sees exactly `window` keys of
+///   an axis; there is no padding; even windows reach one further to the left;
+/// - stride s: queries in runs of s share the window of the run's middle (causal: last) query, so
+///   s = window is blocked attention;
+/// - dilation δ: the axis falls into δ interleaved groups, the rule holds inside each;
+/// - causal: the window ends at the query itself and is cut, not moved, at the start;
+/// - window = axis length: the whole axis.
+namespace fovea {
+
+/// Per axis; empty means 1, 1 and false everywhere.
+struct NeighborhoodOptions {
+    std::vector<uint32_t> window;
+    std::vector<uint32_t> stride;
+    std::vector<uint32_t> dilation;
+    std::vector<bool> causal;
+};
+
+class Neighborhood {
+  public:
+    Neighborhood(Grid grid, const NeighborhoodOptions& options);
+
+    bool keeps(uint32_t q, uint32_t k) const;
+    Grid grid() const { return grid_; }
+    std::string key() const { return key_; }
+    void runs(uint32_t q, std::vector<TokenRange>& out) const;
+
+  private:
+    /// The keys first, first + step, … of one axis.
+    struct Keys {
+        uint32_t first, step, count;
+        bool contains(uint32_t k) const {
+            return k >= first && (k - first) % step == 0 && (k - first) / step < count;
+        }
+    };
+    struct Axis {
+        uint32_t length = 1, window = 1, stride = 1, dilation = 1;
+        bool causal = false;
+        Keys keys_of(uint32_t i) const;
+    };
+
+    Grid grid_;
+    std::string key_;
+    std::array<Axis, 3> axes_;  ///< padded in front with axes of length 1
+};
+
+inline Neighborhood neighborhood(Grid grid, const NeighborhoodOptions& options) {
+    return {std::move(grid), options};
+}
+
+}  // namespace fovea
