@@ -19,4 +19,9 @@ float activate(float x, uint activation) {
     return x;
 }
 
+vec4 activate(vec4 x, uint activation) {
+    return vec4(activate(x.x, activation), activate(x.y, activation), activate(x.z, activation),
+                activate(x.w, activation));
+}
+
 #endif

@@ -1,0 +1,59 @@
+#include "backend/ops/gemm.h"
+
+#include "backend/error.h"
+#include "backend/ops/tile.h"
+#include "shaders.h"
+#include "shaders/gemm/gemm_params.h"
+
+namespace fovea {
+namespace {
+
+void require_option(const Tensor& option, const char* name, const Shape& shape, DType dtype) {
+    if (!option) return;
+    require(option.shape() == shape && option.dtype() == dtype,
+            "[gemm] expected {} {} of {}, found {} of {}", name, to_string(shape), name_of(dtype),
+            to_string(option.shape()), name_of(option.dtype()));
+}
+
+}  // namespace
+
+Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOptions& options) {
+    require(x && w, "[gemm] expected x and w, found an absent tensor");
+    require(x.dtype() == DType::f32 || x.dtype() == DType::f16,
+            "[gemm] expected x of f32 or f16, found {}", name_of(x.dtype()));
+    require(w.dtype() == x.dtype(), "[gemm] expected w of {} as x, found {}", name_of(x.dtype()),
+            name_of(w.dtype()));
+    require(x.rank() >= 1 && w.rank() == 2 && w.dim(0) == x.dim(-1),
+            "[gemm] expected x (…, k) and w (k, n), found {} and {}", to_string(x.shape()),
+            to_string(w.shape()));
+    const int64_t k = w.dim(0), n = w.dim(1), m = x.numel() / k;
+    Shape y_shape = x.shape();
+    y_shape.back() = n;
+    require_option(options.bias, "bias", {n}, x.dtype());
+    require_option(options.residual, "residual", y_shape, x.dtype());
+    const int64_t batch = options.gate ? options.gate.dim(0) : 1;
+    require_option(options.gate, "gate", {batch, n}, x.dtype());
+    require(m % batch == 0, "[gemm] expected rows of x a multiple of the gate's {}, found {}",
+            batch, m);
+
+    vk::Device& device = stream.device();
+    const Tile tile = choose_tile(device.info(), m, n, k);
+    const Tensor y = empty(device, y_shape, x.dtype());
+    const vk::Shader& shader = x.dtype() == DType::f16 ? shader::gemm_f16 : shader::gemm_f32;
+    const vk::Program& program =
+        device.program(shader, tile.constants({.activation = options.activation,
+                                               .bias = bool(options.bias),
+                                               .residual = bool(options.residual),
+                                               .gate = bool(options.gate)}));
+    const GemmParams params{.m = static_cast<uint32_t>(m),
+                            .n = static_cast<uint32_t>(n),
+                            .k = static_cast<uint32_t>(k),
+                            .gate_rows = static_cast<uint32_t>(m / batch)};
+    stream.dispatch(program,
+                    {read(x), read(w), write(y), read(options.bias), read(options.residual),
+                     read(options.gate)},
+                    params, tile.groups(device.info(), m, n), "gemm");
+    return y;
+}
+
+}  // namespace fovea

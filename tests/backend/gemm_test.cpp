@@ -1,0 +1,154 @@
+#include "backend/ops/gemm.h"
+
+#include <gmock/gmock.h>
+
+#include "backend/error.h"
+#include "backend/reference/gemm.h"
+#include "tests/testing.h"
+
+namespace fovea {
+namespace {
+
+using testing::device;
+using testing::random_values;
+
+struct Parts {
+    bool bias = false;
+    Activation activation = Activation::none;
+    int64_t batch = 0;  ///< rows of the gate; 0: none
+    bool residual = false;
+};
+
+// Pooled memory of y's size holds NaNs before: an element never written is seen.
+void poison(vk::Stream& stream, const Shape& shape, DType dtype) {
+    const Tensor t = empty(device(), shape, dtype);
+    stream.fill({t.buffer(), 0, t.buffer()->bytes(), vk::Access::Mode::write}, 0xffffffffu);
+}
+
+void expect_reference(int64_t m, int64_t n, int64_t k, DType dtype, const Parts& parts = {}) {
+    const float scale = 1 / std::sqrt(static_cast<float>(k));
+    const auto x = random_values(m * k, 1, dtype), w = random_values(k * n, 2, dtype, scale);
+    std::vector<float> bias, gate, residual;
+    vk::Stream stream(device());
+    GemmOptions options{.activation = parts.activation};
+    if (parts.bias) {
+        bias = random_values(n, 3, dtype);
+        options.bias = upload(stream, bias, {n}, dtype);
+    }
+    if (parts.batch > 0) {
+        gate = random_values(parts.batch * n, 4, dtype);
+        options.gate = upload(stream, gate, {parts.batch, n}, dtype);
+    }
+    if (parts.residual) {
+        residual = random_values(m * n, 5, dtype);
+        options.residual = upload(stream, residual, {m, n}, dtype);
+    }
+    const Tensor tx = upload(stream, x, {m, k}, dtype), tw = upload(stream, w, {k, n}, dtype);
+    poison(stream, {m, n}, dtype);
+    const Tensor y = gemm(stream, tx, tw, options);
+    EXPECT_EQ(y.shape(), (Shape{m, n}));
+    EXPECT_TRUE(testing::close(
+        to_host(stream, y), reference::gemm(x, w, m, n, k, bias, parts.activation, gate, residual),
+        testing::tolerance(dtype)))
+        << m << " x " << n << " x " << k << " " << name_of(dtype) << " bias " << parts.bias
+        << " activation " << static_cast<int>(parts.activation) << " gate " << parts.batch
+        << " residual " << parts.residual;
+}
+
+TEST(Gemm, AwkwardShapes) {
+    const int64_t shapes[][3] = {{1, 1, 1},    {1, 3, 7},      {2, 64, 12},  {3, 5, 4},
+                                 {7, 13, 31},  {8, 8, 8},      {9, 12, 160}, {17, 1, 33},
+                                 {31, 37, 41}, {33, 36, 48},   {64, 24, 64}, {67, 100, 20},
+                                 {1, 257, 64}, {130, 132, 68}, {5, 3, 515}};
+    for (const DType dtype : {DType::f32, DType::f16})
+        for (const auto& [m, n, k] : shapes) expect_reference(m, n, k, dtype);
+}
+
+// Few rows: on software Vulkan every combination compiles for a third of a second. All of them in
+// f32, each part and activation in f16; vector loads and scalar ones in turns.
+TEST(Gemm, EveryEpilogue) {
+    for (int mask = 0; mask < 8; ++mask)
+        for (const Activation activation :
+             {Activation::none, Activation::relu, Activation::gelu, Activation::silu}) {
+            const int number = mask + static_cast<int>(activation);
+            const Parts parts{.bias = (mask & 1) != 0,
+                              .activation = activation,
+                              .batch = (mask & 2) != 0 ? 3 : 0,
+                              .residual = (mask & 4) != 0};
+            const int64_t n = number % 2 == 0 ? 20 : 7, k = number % 2 == 0 ? 16 : 13;
+            expect_reference(6, n, k, DType::f32, parts);
+            if (mask % 4 == static_cast<int>(activation))
+                expect_reference(6, n, k, DType::f16, parts);
+        }
+}
+
+TEST(Gemm, GateRowFollowsTheBatch) {
+    for (const int64_t batch : {1, 2, 5, 10})
+        expect_reference(10, 8, 8, DType::f32, {.batch = batch});
+}
+
+TEST(Gemm, LargeValuesSaturateActivationsCleanly) {
+    vk::Stream stream(device());
+    const std::vector<float> x{-1e4f, -100, -10, 0, 10, 100, 1e4f}, one{1};
+    const Tensor tx = upload(stream, x, {7, 1}, DType::f32);
+    const Tensor tw = upload(stream, one, {1, 1}, DType::f32);
+    for (const Activation activation : {Activation::relu, Activation::gelu, Activation::silu})
+        EXPECT_TRUE(testing::close(
+            to_host(stream, gemm(stream, tx, tw, {.activation = activation})),
+            reference::gemm(x, one, 7, 1, 1, {}, activation), testing::tolerance(DType::f32)));
+}
+
+TEST(Gemm, KeepsLeadingAxes) {
+    vk::Stream stream(device());
+    const auto x = random_values(2 * 3 * 4, 1), w = random_values(4 * 5, 2);
+    const Tensor tx = upload(stream, x, {2, 3, 4}, DType::f32);
+    const Tensor tw = upload(stream, w, {4, 5}, DType::f32);
+    EXPECT_EQ(gemm(stream, tx, tw).shape(), (Shape{2, 3, 5}));
+    const Tensor row = gemm(stream, tx.reshape({6, 4}).index(4), tw);
+    EXPECT_EQ(row.shape(), (Shape{5}));
+    EXPECT_TRUE(testing::close(to_host(stream, row),
+                               reference::gemm(std::span(x).subspan(16, 4), w, 1, 5, 4),
+                               testing::tolerance(DType::f32)));
+}
+
+// More row tiles than one grid axis holds.
+TEST(Gemm, ManyRows) {
+    const int64_t m = int64_t{65535} * 32 + 5;
+    vk::Stream stream(device());
+    std::vector<float> x(m);
+    for (int64_t i = 0; i < m; ++i) x[i] = static_cast<float>(i % 1021);
+    const std::vector<float> w{2};
+    const Tensor tx = upload(stream, x, {m, 1}, DType::f32);
+    const Tensor tw = upload(stream, w, {1, 1}, DType::f32);
+    poison(stream, {m, 1}, DType::f32);
+    const auto y = to_host(stream, gemm(stream, tx, tw));
+    EXPECT_TRUE(testing::close(y, reference::gemm(x, w, m, 1, 1), {0, 0}));
+}
+
+TEST(Gemm, RefusesWhatDoesNotFit) {
+    vk::Stream stream(device());
+    const auto tensor = [](Shape shape, DType dtype = DType::f32) {
+        return empty(device(), std::move(shape), dtype);
+    };
+    const auto message = [&](const Tensor& x, const Tensor& w, const GemmOptions& options = {}) {
+        try {
+            gemm(stream, x, w, options);
+        } catch (const Error& error) {
+            return std::string(error.what());
+        }
+        return std::string("accepted");
+    };
+    using ::testing::HasSubstr;
+    EXPECT_THAT(message(tensor({2, 3}), tensor({4, 5})), HasSubstr("[gemm]"));
+    EXPECT_THAT(message(tensor({2, 3}), tensor({4, 5})), HasSubstr("(4, 5)"));
+    EXPECT_THAT(message(tensor({2, 3}), tensor({3, 5}, DType::f16)), HasSubstr("f16"));
+    EXPECT_THAT(message(tensor({2, 3}), tensor({3, 5}), {.bias = tensor({4})}), HasSubstr("bias"));
+    EXPECT_THAT(message(tensor({2, 3}), tensor({3, 5}), {.residual = tensor({2, 3})}),
+                HasSubstr("residual"));
+    EXPECT_THAT(message(tensor({2, 3}), tensor({3, 5}), {.gate = tensor({3, 5})}),
+                HasSubstr("gate"));
+    EXPECT_THAT(message({}, tensor({3, 5})), HasSubstr("absent"));
+}
+
+}  // namespace
+}  // namespace fovea
