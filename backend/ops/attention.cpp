@@ -155,13 +155,14 @@ struct Kernel {
 };
 
 Kernel scalar_kernel(const vk::DeviceInfo& device, const Problem& p) {
-    const bool cpu = device.type == vk::DeviceType::cpu;
+    const bool cpu = device.type == vk::DeviceType::cpu;  // see tile_scalar.glsl
     const uint32_t lanes = cpu ? device.limits.subgroup_size : 64;
-    const uint32_t rows = cpu ? 4 : 1;
-    const uint32_t keys = cpu ? 8 : 16;
+    const uint32_t rows = cpu ? 2 : 1;
+    const uint32_t keys = 16;
+    const bool unroll = !cpu, hand_round = cpu && lanes >= 2 && lanes <= 2 * keys;
     return {.shader = p.dtype == DType::f16 ? &shader::attention_scalar_f16
                                             : &shader::attention_scalar_f32,
-            .constants = {lanes, rows, keys, p.head_dim, p.extra_len > 0, !cpu},
+            .constants = {lanes, rows, keys, p.head_dim, p.extra_len > 0, unroll, hand_round},
             .tile = {.q = lanes * rows, .k = keys}};
 }
 

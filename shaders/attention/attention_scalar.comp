@@ -2,6 +2,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common/types.glsl"
 #extension GL_EXT_control_flow_attributes : require
+#extension GL_KHR_shader_subgroup_ballot : require
 
 // Attention on plain registers, any Vulkan device.
 
@@ -11,8 +12,8 @@ layout(constant_id = 1) const uint ROWS = 2;  // queries an invocation
 layout(constant_id = 2) const uint BC = 16;   // keys a block
 layout(constant_id = 3) const uint HEAD_DIM = 64;
 layout(constant_id = 4) const bool EXTRA = false;  // whether there are extra keys
-// Whether loops over columns are unrolled: on GPUs, so that q and o stay in registers.
-layout(constant_id = 5) const bool UNROLL = false;
+layout(constant_id = 5) const bool UNROLL = true;      // see tile_scalar.glsl
+layout(constant_id = 6) const bool HAND_ROUND = false;  // needs LANES = subgroup size
 
 const uint BR = LANES * ROWS;
 
