@@ -1,0 +1,139 @@
+#include "vision/file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "backend/error.h"
+
+namespace fovea {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+class Descriptor {
+  public:
+    explicit Descriptor(int number) : number_(number) {}
+    ~Descriptor() {
+        if (number_ >= 0) ::close(number_);
+    }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    int get() const { return number_; }
+    /// Network file systems report a failed write only here.
+    bool close() { return ::close(std::exchange(number_, -1)) == 0; }
+
+  private:
+    int number_;
+};
+
+/// Removes the file unless it was renamed away.
+struct Temporary {
+    fs::path path;
+    bool renamed = false;
+    ~Temporary() {
+        if (!renamed) ::unlink(path.c_str());
+    }
+};
+
+std::string reason() {
+    return std::strerror(errno);
+}
+
+}  // namespace
+
+std::vector<std::byte> read_file(const fs::path& path, size_t max_bytes) {
+    // O_NONBLOCK: a named pipe is refused below instead of waiting for its writer.
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    require(file.get() >= 0, "[file] cannot open {}: {}", path.string(), reason());
+    struct stat status {};
+    require(::fstat(file.get(), &status) == 0, "[file] cannot read {}: {}", path.string(),
+            reason());
+    require(S_ISREG(status.st_mode),
+            "[file] expected a regular file, found {} to be something else", path.string());
+    const auto size = static_cast<size_t>(status.st_size);
+    require(size <= max_bytes, "[file] expected at most {} bytes, found {} bytes in {}", max_bytes,
+            size, path.string());
+
+    std::vector<std::byte> bytes(size);
+    size_t done = 0;
+    while (done < size) {
+        const ssize_t count = ::read(file.get(), bytes.data() + done, size - done);
+        if (count < 0 && errno == EINTR) continue;
+        require(count >= 0, "[file] cannot read {}: {}", path.string(), reason());
+        require(count > 0, "[file] {} became shorter while it was read", path.string());
+        done += static_cast<size_t>(count);
+    }
+    return bytes;
+}
+
+void write_file(const fs::path& path, std::span<const std::byte> bytes) {
+    static std::atomic<unsigned> counter = 0;
+    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    Temporary temporary{folder / fmt::format(".fovea-{}-{}.part", ::getpid(), counter++)};
+
+    Descriptor file(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    if (file.get() < 0) {
+        temporary.renamed = true;  // nothing of ours to remove
+        fail("[file] cannot write in the folder of {}: {}", path.string(), reason());
+    }
+    while (!bytes.empty()) {
+        const ssize_t count = ::write(file.get(), bytes.data(), bytes.size());
+        if (count < 0 && errno == EINTR) continue;
+        require(count >= 0, "[file] cannot write {}: {}", path.string(), reason());
+        bytes = bytes.subspan(static_cast<size_t>(count));
+    }
+    require(::fsync(file.get()) == 0 && file.close(), "[file] cannot write {}: {}", path.string(),
+            reason());
+    require(::rename(temporary.path.c_str(), path.c_str()) == 0, "[file] cannot write {}: {}",
+            path.string(), reason());
+    temporary.renamed = true;
+    // Makes the new name itself survive a power cut; not every file system can.
+    const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() >= 0) ::fsync(directory.get());
+}
+
+std::string file_kind(std::span<const std::byte> bytes) {
+    if (bytes.empty()) return "an empty file";
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const auto at = [&](size_t offset, std::string_view magic) {
+        return text.size() >= offset && text.substr(offset).starts_with(magic);
+    };
+    if (at(0, "\x89PNG")) return "a PNG picture";
+    if (at(0, "\xff\xd8\xff")) return "a JPEG picture";
+    if (at(0, "GIF8")) return "a GIF picture";
+    if (at(0, "RIFF") && at(8, "WEBP")) return "a WebP picture";
+    if (at(0, "BM") && at(6, std::string_view("\0\0\0\0", 4))) return "a BMP picture";
+    if (at(0, std::string_view("II*\0", 4)) || at(0, std::string_view("MM\0*", 4)))
+        return "a TIFF picture";
+    if (at(4, "ftypavif")) return "an AVIF picture";
+    if (at(4, "ftyphei") || at(4, "ftypmif1")) return "a HEIC picture";
+    if (at(4, "ftyp")) return "an MP4 video";
+    if (at(0, "\x1a\x45\xdf\xa3")) return "a Matroska or WebM video";
+    if (at(0, "%PDF")) return "a PDF document";
+    if (at(0, "PK\x03\x04")) return "a ZIP archive";
+    if (at(0, "\x1f\x8b")) return "a gzip archive";
+    if (at(0,
+           "\x7f"
+           "ELF"))
+        return "a program";
+    if (at(8, "{\"")) return "a safetensors file";
+    if (at(0, "<svg") || (at(0, "<?xml") && text.substr(0, 1024).find("<svg") != text.npos))
+        return "an SVG drawing";
+    if (at(0, "<")) return "an HTML or XML document";
+    const std::string_view start = text.substr(0, 512);
+    const bool is_text = std::none_of(start.begin(), start.end(), [](unsigned char letter) {
+        return letter < 0x20 && letter != '\n' && letter != '\r' && letter != '\t';
+    });
+    return is_text ? "text" : "unknown data";
+}
+
+}  // namespace fovea
