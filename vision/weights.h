@@ -76,7 +76,7 @@ struct NamedTensor {
     std::vector<float> values;  // row-major, as many as the shape says
 };
 
-/// Writes a file that Weights::open and the Python library read; the bytes depend on the arguments
+/// The opposite of Weights::open; the bytes depend on the arguments
 /// only, not on the order of the tensors. Tensors start at multiples of their element size. Atomic:
 /// see write_file.
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
