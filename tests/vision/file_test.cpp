@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <string_view>
@@ -80,6 +82,25 @@ TEST(File, a_failed_write_keeps_the_old_file_and_leaves_nothing_behind) {
     EXPECT_THAT(message, HasSubstr("File too large"));
     EXPECT_EQ(read_file(folder / "a", 100), to_bytes("old"));
     EXPECT_EQ(folder.file_count(), 1u);
+}
+
+TEST(File, a_killed_write_keeps_the_old_file_or_finishes_the_new) {
+    const TemporaryFolder folder;
+    const std::vector<std::byte> next(size_t{1} << 24, std::byte{7});
+    for (int delay = 0; delay < 10; ++delay) {  // milliseconds
+        write_file(folder / "a", to_bytes("old"));
+        const pid_t child = ::fork();
+        ASSERT_GE(child, 0);
+        if (child == 0) {
+            write_file(folder / "a", next);
+            ::_exit(0);
+        }
+        ::usleep(static_cast<useconds_t>(delay * 1000));
+        ::kill(child, SIGKILL);
+        ::waitpid(child, nullptr, 0);
+        const std::vector<std::byte> found = read_file(folder / "a", next.size());
+        EXPECT_TRUE(found == to_bytes("old") || found == next) << found.size();
+    }
 }
 
 TEST(File, writing_over_a_folder_or_into_none_fails_cleanly) {
