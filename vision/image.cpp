@@ -16,8 +16,8 @@
 #include <utility>
 
 #include "backend/error.h"
-#include "vision/exif.h"
 #include "vision/file.h"
+#include "vision/jpeg.h"
 
 namespace fovea {
 
@@ -74,6 +74,8 @@ Image decode_image(std::span<const std::byte> bytes, const std::string& name) {
             bytes.size(), kMaxFileBytes);
     const auto* data = reinterpret_cast<const stbi_uc*>(bytes.data());
     const int size = static_cast<int>(bytes.size());
+    require(huffman_tables_fit(bytes), "[image] {} is a JPEG picture, but damaged: Huffman table",
+            name);
     Image image;
     int channels = 0;
     require(stbi_info_from_memory(data, size, &image.width, &image.height, &channels) == 1,

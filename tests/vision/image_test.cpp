@@ -168,6 +168,27 @@ TEST(Image, camera_orientation_is_applied) {
     }
 }
 
+/// stb_image 2.27 writes past its tables for this: see jpeg.h.
+TEST(Image, jpeg_with_too_many_huffman_codes_is_refused) {
+    const std::vector<std::byte> good = jpeg_of(random_image(16, 16));
+    EXPECT_EQ(refusal(good), "accepted");
+    const std::string text(reinterpret_cast<const char*>(good.data()), good.size());
+    const size_t table = text.find("\xff\xc4");
+    const size_t scan = text.find("\xff\xda");
+    ASSERT_LT(table, scan);
+    std::vector<std::byte> before_scan = good;
+    before_scan[table + 20] = before_scan[table + 19] = std::byte{0xff};
+    EXPECT_THAT(refusal(before_scan), HasSubstr("Huffman"));
+
+    const std::vector<std::byte> segment = to_bytes(text.substr(table, scan - table));
+    std::vector<std::byte> after_scan = good;
+    after_scan.insert(after_scan.end() - 2, segment.begin(), segment.end());
+    EXPECT_EQ(refusal(after_scan), "accepted");
+    const size_t second = good.size() - 2;
+    after_scan[second + 20] = after_scan[second + 19] = std::byte{0xff};
+    EXPECT_THAT(refusal(after_scan), HasSubstr("Huffman"));
+}
+
 TEST(Image, refusals_say_what_the_file_is) {
     EXPECT_THAT(refusal({}), HasSubstr("an empty file"));
     EXPECT_THAT(refusal(to_bytes("hello")),
