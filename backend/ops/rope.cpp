@@ -1,7 +1,9 @@
 #include "backend/ops/rope.h"
 
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <tuple>
 
 #include "backend/ops/dispatch.h"
 #include "shaders.h"
@@ -35,6 +37,23 @@ std::vector<float> rope_table(const RopeOptions& o) {
     return table;
 }
 
+/// Tables stay on the device: all layers and steps share one. Bounded: a program with more grids
+/// at once than this makes some of them again.
+struct RopeTables {
+    static constexpr size_t kMost = 64;
+    std::map<std::tuple<std::array<int, 3>, std::array<int64_t, 3>, float>, Tensor> tables;
+};
+
+Tensor device_table(vk::Stream& stream, const RopeOptions& o, const Shape& shape) {
+    auto& tables = stream.device().cache<RopeTables>().tables;
+    const auto key = std::tuple(o.axes, o.grid, o.theta);
+    if (const auto found = tables.find(key); found != tables.end()) return found->second;
+    if (tables.size() >= RopeTables::kMost) tables.clear();
+    const Tensor table = upload(stream, rope_table(o), shape, DType::f32);
+    stream.submit();  // before another stream uses the table
+    return tables.emplace(key, table).first->second;
+}
+
 }  // namespace
 
 Tensor rope(vk::Stream& stream, const Tensor& x, const RopeOptions& o) {
@@ -53,7 +72,7 @@ Tensor rope(vk::Stream& stream, const Tensor& x, const RopeOptions& o) {
     require_like("rope", "norm_weight", o.norm_weight, {head_dim}, x.dtype());
 
     Tensor table;
-    if (rotated > 0) table = upload(stream, rope_table(o), {tokens, rotated}, DType::f32);
+    if (rotated > 0) table = device_table(stream, o, {tokens, rotated});
     Tensor y = empty(stream.device(), x.shape(), x.dtype());
     const auto rows = static_cast<uint32_t>(count / head_dim);
     auto plan = row_plan(stream, rows, static_cast<uint64_t>(head_dim));
