@@ -38,7 +38,7 @@ function(fovea_shader name source)
     set(spv ${FOVEA_SHADER_DIR}/${name}.spv)
     add_custom_command(
         OUTPUT ${spv} ${cpp}
-        COMMAND ${GLSLC} -O --target-env=vulkan1.3 -I ${PROJECT_SOURCE_DIR}/shaders ${defines}
+        COMMAND ${GLSLC} -O -Werror --target-env=vulkan1.3 -I ${PROJECT_SOURCE_DIR}/shaders ${defines}
                 -MD -MF ${spv}.d -MT ${spv} -o ${spv} ${PROJECT_SOURCE_DIR}/shaders/${source}
         COMMAND ${SPIRV_VAL} --target-env vulkan1.3 ${spv}
         COMMAND ${embed} -D SPV=${spv} -P ${script}

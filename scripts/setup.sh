@@ -71,7 +71,7 @@ mirror() {
         awk -v suite="$VERSION_CODENAME" '$1 == suite { print $2; exit }'
 }
 
-# private_apt NAME COMMAND...: apt with its own lists, so that the machine's sources stay as they are.
+# private_apt NAME COMMAND...: apt with its own lists, so that the machine's sources stay as is.
 # The sources are .deps/apt/NAME.list alone, or beside the machine's own (NAME = backports).
 private_apt() {
     local name=$1 tool=$2 parts=/dev/null
@@ -95,7 +95,8 @@ install_backported_mesa() {
     } > "$DEPS/apt/backports.list"
     export -f private_apt; export DEPS
     quietly as_root bash -c "private_apt backports apt-get update && private_apt backports \
-        apt-get install -y --no-install-recommends -t $VERSION_CODENAME-backports mesa-vulkan-drivers"
+        apt-get install -y --no-install-recommends -t $VERSION_CODENAME-backports \
+        mesa-vulkan-drivers"
 }
 
 # ---- the private toolchain ----------------------------------------------------------------------
@@ -112,7 +113,7 @@ fetch_newer_packages() {
         newer apt-get "${options[@]}" update -o APT::Update::Error-Mode=any && break
         suite=
     done
-    [[ -n $suite ]] || { echo "none of these suites is on the mirror: ${newer_suites[*]}"; return 1; }
+    [[ -n $suite ]] || { echo "the mirror has none of: ${newer_suites[*]}"; return 1; }
     newer apt-get "${options[@]}" install -y --download-only --no-install-recommends \
         "${shader_tools[@]}" "${layers[@]}"
     cd "$DEPS/apt/newer-debs"
