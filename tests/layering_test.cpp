@@ -36,9 +36,14 @@ const std::vector<Layer> kLayers = {
     {"backend", {"backend/tensor", "backend/vk"}},
     {"vision",
      {"vision", "backend/ops", "backend/patterns", "backend/tensor", "backend/reference/philox"}},
-    {"pipelines", {"pipelines", "vision", "backend/patterns", "backend/tensor"}},
+    // Samplers and guidance are linear combinations of latents; the rest of a model is vision's.
+    {"pipelines",
+     {"pipelines", "vision", "backend/patterns", "backend/tensor", "backend/ops/elementwise",
+      "backend/ops/reduce"}},
     {"apps/bench", {"apps", "pipelines", "vision", "backend"}},
-    {"apps", {"apps", "pipelines", "vision/image", "vision/video", "backend/patterns"}},
+    {"apps",
+     {"apps", "pipelines", "vision/image", "vision/video", "backend/patterns", "backend/vk/profile",
+      "backend/ops/attention"}},
 };
 const std::set<std::string> kAbovePlain = {"vision", "pipelines", "apps"};
 

@@ -14,7 +14,7 @@ import torch
 import safetensors_io
 from models import Dit, Evaluator, TextEncoder, file_tensors
 
-TEXT = {"type": "text", "vocabulary": 40, "width": 48, "heads": 4, "layers": 2, "length": 8}
+TEXT = {"type": "text", "vocabulary": 40, "width": 48, "heads": 3, "layers": 2, "length": 8}
 DIT = {"type": "dit", "width": 64, "heads": 2, "layers": 2, "hidden": 96, "text_width": 48, "latent_channels": 4,
        "patch": 2, "rope_axes": [8, 12, 12], "rope_theta": 100.0, "window": 3, "global_layers": [1], "size": 96}
 EVALUATOR = {"type": "evaluator", "width": 32, "heads": 2, "layers": 2, "stem": [8, 16, 24, 32], "size": 64,

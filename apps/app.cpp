@@ -1,0 +1,73 @@
+#include "apps/app.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+namespace fovea::apps {
+namespace {
+
+std::atomic<bool> g_interrupted{false};  // a signal handler can reach nothing else
+
+extern "C" void on_signal(int signal) {
+    if (g_interrupted.exchange(true)) {
+        std::signal(signal, SIG_DFL);
+        std::raise(signal);
+    }
+}
+
+}  // namespace
+
+const std::atomic<bool>& interrupted() {
+    return g_interrupted;
+}
+
+void watch_signals() {
+    std::signal(SIGINT, on_signal);
+    std::signal(SIGTERM, on_signal);
+}
+
+std::string duration_text(double seconds) {
+    if (seconds < 60) return fmt::format("{:.1f} s", seconds);
+    const int whole = static_cast<int>(seconds + 0.5);
+    return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+}
+
+std::string size_text(uint64_t bytes) {
+    const double mebibytes = static_cast<double>(bytes) / (1 << 20);
+    return mebibytes < 1024 ? fmt::format("{:.1f} MiB", mebibytes)
+                            : fmt::format("{:.1f} GiB", mebibytes / 1024);
+}
+
+Progress::Progress(std::string what)
+    : what_(std::move(what)),
+      start_(std::chrono::steady_clock::now()),
+      last_(start_),
+      terminal_(isatty(STDERR_FILENO) != 0) {}
+
+Progress::~Progress() {
+    if (open_) fmt::print(stderr, "\n");
+}
+
+void Progress::update(int done, int total) {
+    using Seconds = std::chrono::duration<double>;
+    const auto now = std::chrono::steady_clock::now();
+    const double elapsed = Seconds(now - start_).count();
+    const double left = done > 0 ? elapsed / done * (total - done) : 0;
+    if (terminal_) {
+        constexpr int kWidth = 30;
+        const int filled = done * kWidth / total;
+        fmt::print(stderr, "\r{} [{:=<{}}{: <{}}] {}/{}  {}, {} left   ", what_, "", filled, "",
+                   kWidth - filled, done, total, duration_text(elapsed), duration_text(left));
+        std::fflush(stderr);
+        open_ = true;
+    } else if (done == total || Seconds(now - last_).count() >= 5) {
+        fmt::print(stderr, "{}: {}/{}, {}, {} left\n", what_, done, total, duration_text(elapsed),
+                   duration_text(left));
+        last_ = now;
+    }
+}
+
+}  // namespace fovea::apps

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <chrono>
+#include <string>
+#include <string_view>
+
+/// Shared by the subcommands. Each app file adds its subcommand and parses, calls, saves; main.cpp
+/// is the list.
+namespace fovea::apps {
+
+constexpr const char* kVersion = FOVEA_VERSION;
+
+/// Exit codes: 0 done, 1 an error (one line on stderr), 2 bad usage, 130 interrupted.
+constexpr int kInterrupted = 130;
+
+void add_generate(CLI::App& app);
+void add_info(CLI::App& app);
+void add_score(CLI::App& app);
+
+/// Set by SIGINT and SIGTERM; a second signal ends the program at once.
+const std::atomic<bool>& interrupted();
+void watch_signals();
+
+/// A bar with the time left on a terminal, a plain line every so often elsewhere; on stderr.
+class Progress {
+  public:
+    explicit Progress(std::string what);
+    ~Progress();
+    void update(int done, int total);
+
+  private:
+    std::string what_;
+    std::chrono::steady_clock::time_point start_, last_;
+    bool terminal_, open_ = false;
+};
+
+/// "3.2 s", "2 min 05 s"
+std::string duration_text(double seconds);
+std::string size_text(uint64_t bytes);  ///< "12.3 MiB"
+
+}  // namespace fovea::apps

@@ -1,0 +1,32 @@
+#include <fmt/format.h>
+
+#include <exception>
+
+#include "apps/app.h"
+#include "backend/error.h"
+#include "pipelines/text_to_image.h"
+
+int main(int argc, char** argv) {
+    using namespace fovea;
+    CLI::App app(
+        "fovea: pictures from text with sparse attention, on any Vulkan 1.3 device or on the CPU.\n"
+        "Start with:  fovea generate \"a red apple on a blue background\"");
+    app.set_version_flag("--version", std::string("fovea ") + apps::kVersion);
+    app.require_subcommand(1);
+    apps::add_generate(app);
+    apps::add_score(app);
+    apps::add_info(app);
+    apps::watch_signals();
+    try {
+        app.parse(argc, argv);
+        return 0;
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : 2;
+    } catch (const Cancelled&) {
+        fmt::print(stderr, "fovea: interrupted, nothing written\n");
+        return apps::kInterrupted;
+    } catch (const std::exception& error) {
+        fmt::print(stderr, "fovea: error: {}\n", error.what());
+        return 1;
+    }
+}

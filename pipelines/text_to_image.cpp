@@ -1,0 +1,189 @@
+#include "pipelines/text_to_image.h"
+
+#include <chrono>
+
+#include "backend/error.h"
+#include "backend/log.h"
+#include "backend/ops/elementwise.h"
+#include "backend/ops/reduce.h"
+#include "backend/patterns/registry.h"
+#include "vision/noise.h"
+#include "vision/transfer.h"
+
+namespace fovea {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Request = TextToImage::Request;
+
+constexpr float kBlankDeviation = 0.004f;  // one of 255 steps: nothing to see
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void validate(const Request& request) {
+    const auto side = [](const char* name, int value) {
+        require(value >= TextToImage::kMinSide && value <= TextToImage::kMaxSide &&
+                    value % TextToImage::kMultiple == 0,
+                "[generate] {} {} found, expected a multiple of {} from {} to {}", name, value,
+                TextToImage::kMultiple, TextToImage::kMinSide, TextToImage::kMaxSide);
+    };
+    side("width", request.width);
+    side("height", request.height);
+    require(request.steps >= 1, "[generate] {} steps found, expected at least 1", request.steps);
+    require(request.cfg >= 0, "[generate] cfg {} found, expected 0 or more", request.cfg);
+    require(!request.seeds.empty(), "[generate] no seed given");
+}
+
+Tensor concatenate(vk::Stream& stream, const Tensor& a, const Tensor& b) {
+    Shape shape = a.shape();
+    shape[0] += b.dim(0);
+    const Tensor both = empty(stream.device(), shape, a.dtype());
+    stream.copy(read(a), write(both.slice(0, a.dim(0))));
+    stream.copy(read(b), write(both.slice(a.dim(0), b.dim(0))));
+    return both;
+}
+
+/// One request on its way: what stays the same over the steps.
+class Run {
+  public:
+    Run(vk::Stream& stream, const Model& model, const Request& request)
+        : stream_(stream), model_(model), request_(request), guided_(request.cfg != 1) {
+        validate(request);
+        const int64_t rows = request.height / Autoencoder::kDown,
+                      columns = request.width / Autoencoder::kDown;
+        const int64_t patch = model.dit.config().patch;
+        patterns_ = model.dit.patterns(rows / patch, columns / patch);
+        if (!request.pattern.empty()) {
+            const Grid grid{.shape = {static_cast<uint32_t>(rows / patch),
+                                      static_cast<uint32_t>(columns / patch)}};
+            patterns_.assign(patterns_.size(), parse_pattern(request.pattern, grid));
+        }
+        shape_ = {static_cast<int64_t>(request.seeds.size()), rows, columns,
+                  model.dit.config().latent_channels};
+        context_ = encode_prompt();
+    }
+
+    /// Noise depends on the seed alone, not on the batch.
+    Tensor start() const {
+        const auto each = static_cast<size_t>(shape_[1] * shape_[2] * shape_[3]);
+        std::vector<float> values;
+        for (const uint64_t seed : request_.seeds) {
+            const auto noise = normal_noise(seed, 0, each);
+            values.insert(values.end(), noise.begin(), noise.end());
+        }
+        return upload(stream_, values, shape_, DType::f32);
+    }
+
+    /// Velocity with classifier-free guidance: v = v_u + cfg (v_c − v_u). z and v are fp32 whatever
+    /// the model's type: the sampler's sums over many steps are where fp16 would be seen first.
+    Tensor velocity(const Tensor& z, float t) const {
+        const Tensor input =
+            convert(stream_, guided_ ? concatenate(stream_, z, z) : z, model_.dtype);
+        const Tensor v = convert(
+            stream_, model_.dit.forward(stream_, input, t, context_, patterns_), DType::f32);
+        if (!guided_) return v;
+        const int64_t n = z.dim(0);
+        const Term terms[] = {{request_.cfg, v.slice(0, n)}, {1 - request_.cfg, v.slice(n, n)}};
+        return linear_combination(stream_, terms);
+    }
+
+    Tensor decode(const Tensor& z) const {
+        return model_.autoencoder.decode(stream_, convert(stream_, z, model_.dtype));
+    }
+
+  private:
+    Dit::Context encode_prompt() const {
+        const auto length = static_cast<int>(model_.text.config().length);
+        const auto prompt = model_.tokenizer.encode(request_.prompt, length).ids;
+        const auto nothing = model_.tokenizer.encode("", length).ids;
+        std::vector<int32_t> ids;
+        for (size_t i = 0; i < request_.seeds.size(); ++i)
+            ids.insert(ids.end(), prompt.begin(), prompt.end());
+        if (guided_)
+            for (size_t i = 0; i < request_.seeds.size(); ++i)
+                ids.insert(ids.end(), nothing.begin(), nothing.end());
+        return model_.dit.context(stream_, model_.text.forward(stream_, ids));
+    }
+
+    vk::Stream& stream_;
+    const Model& model_;
+    const Request& request_;
+    bool guided_;
+    std::vector<Pattern> patterns_;
+    Shape shape_;
+    Dit::Context context_;
+};
+
+void refuse_broken(const Statistics& found) {
+    require(found.nan == 0 && found.inf == 0,
+            "[generate] the picture has {} NaN and {} infinite values; nothing was written. Try "
+            "--precision fp32, and please report the settings",
+            found.nan, found.inf);
+    require(found.stddev >= kBlankDeviation,
+            "[generate] the picture is blank (standard deviation {:.5f}); nothing was written. Try "
+            "another "
+            "seed, more steps or a lower --cfg",
+            found.stddev);
+}
+
+void check_cancel(const Request& request) {
+    if (request.cancel && *request.cancel) throw Cancelled();
+}
+
+}  // namespace
+
+std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
+                                    const Request& request) {
+    const auto begin = Clock::now();
+    const Run run(stream, model, request);
+    const auto times = flow_times(request.steps);
+    FlowSampler sampler(request.sampler, times);
+    Tensor z = run.start();
+    if (request.on_step) request.on_step(0, request.steps);
+    for (int i = 0; i < request.steps; ++i) {
+        check_cancel(request);
+        z = sampler.step(stream, z, i,
+                         [&](const Tensor& at, float t) { return run.velocity(at, t); });
+        stream.wait();
+        if (request.on_step) request.on_step(i + 1, request.steps);
+        const bool last = i + 1 == request.steps;
+        if (request.on_preview && request.preview_every > 0 && !last &&
+            (i + 1) % request.preview_every == 0)
+            request.on_preview(i + 1, to_images(stream, run.decode(sampler.denoised())));
+    }
+    check_cancel(request);
+    log::info("{} steps in {:.2f} s", request.steps, seconds_since(begin));
+    const Tensor pictures = run.decode(z);
+    for (int64_t i = 0; i < pictures.dim(0); ++i)
+        refuse_broken(statistics(stream, pictures.slice(i, 1)));
+    auto images = to_images(stream, pictures);
+    log::info("picture after {:.2f} s", seconds_since(begin));
+    return images;
+}
+
+TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
+                                      const Request& request) {
+    const Run run(stream, model, request);
+    const Tensor z = run.start();
+    Probe probe{};
+    // Twice each: the first time compiles pipelines.
+    for (int i = 0; i < 2; ++i) {
+        stream.wait();
+        const auto begin = Clock::now();
+        run.velocity(z, 0.5f);
+        stream.wait();
+        probe.step_seconds = seconds_since(begin) * evaluations(request.sampler);
+    }
+    for (int i = 0; i < 2; ++i) {
+        const auto begin = Clock::now();
+        run.decode(z);
+        stream.wait();
+        probe.decode_seconds = seconds_since(begin);
+    }
+    probe.peak_bytes = stream.device().peak_allocated();
+    return probe;
+}
+
+}  // namespace fovea

@@ -1,0 +1,100 @@
+#include "vision/layers.h"
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "backend/error.h"
+#include "backend/ops/gemm.h"
+#include "backend/ops/norm.h"
+#include "backend/ops/permute.h"
+
+namespace fovea {
+
+Loader::Loader(vk::Stream& stream, const Weights& weights, DType dtype, std::string prefix)
+    : stream_(stream), weights_(weights), dtype_(dtype), prefix_(std::move(prefix)) {}
+
+Loader Loader::at(const std::string& name) const {
+    return {stream_, weights_, dtype_, prefix_ + name + "."};
+}
+
+bool Loader::has(const std::string& name) const {
+    return weights_.contains(prefix_ + name);
+}
+
+int64_t Loader::extent(const std::string& name, size_t axis) const {
+    const auto& shape = weights_.info(prefix_ + name).shape;
+    require(axis < shape.size(), "[weights] {}{} has {} axes, axis {} asked", prefix_, name,
+            shape.size(), axis);
+    return shape[axis];
+}
+
+Tensor Loader::tensor(const std::string& name, const Shape& shape) const {
+    return upload(stream_, weights_.floats(prefix_ + name, shape), shape, dtype_);
+}
+
+Linear Loader::linear(const std::string& name, int64_t in, int64_t out) const {
+    const auto stored = weights_.floats(prefix_ + name + ".weight", {out, in});
+    std::vector<float> turned(stored.size());
+    for (int64_t o = 0; o < out; ++o)
+        for (int64_t i = 0; i < in; ++i) turned[i * out + o] = stored[o * in + i];
+    return {upload(stream_, turned, {in, out}, dtype_), tensor(name + ".bias", {out})};
+}
+
+Convolution Loader::convolution(const std::string& name, int64_t in, int64_t out, int64_t size,
+                                int stride) const {
+    const auto stored = weights_.floats(prefix_ + name + ".weight", {out, in, size, size});
+    std::vector<float> turned(stored.size());
+    const int64_t taps = size * size;
+    for (int64_t o = 0; o < out; ++o)
+        for (int64_t i = 0; i < in; ++i)
+            for (int64_t tap = 0; tap < taps; ++tap)
+                turned[(tap * in + i) * out + o] = stored[(o * in + i) * taps + tap];
+    Convolution result{.weight = upload(stream_, turned, {size, size, in, out}, dtype_),
+                       .bias = {},
+                       .stride = stride};
+    if (has(name + ".bias")) result.bias = tensor(name + ".bias", {out});
+    return result;
+}
+
+Affine Loader::affine(const std::string& name, int64_t n) const {
+    return {tensor(name + ".weight", {n}), tensor(name + ".bias", {n})};
+}
+
+nlohmann::json model_config(const Weights& weights, const std::string& type) {
+    const auto found = weights.metadata().find("config");
+    require(found != weights.metadata().end(),
+            "[model] the weights file has no \"config\" in its metadata, expected that of a model "
+            "of type {}",
+            type);
+    auto config = nlohmann::json::parse(found->second, nullptr, false);
+    require(config.is_object(), "[model] \"config\" in the weights' metadata is not a JSON object");
+    require(config.value("type", "") == type,
+            "[model] weights of type \"{}\" found, \"{}\" expected", config.value("type", ""),
+            type);
+    return config;
+}
+
+Tensor linear(vk::Stream& stream, const Tensor& x, const Linear& layer, Activation activation) {
+    return gemm(stream, x, layer.weight, {.bias = layer.bias, .activation = activation});
+}
+
+Tensor linear_residual(vk::Stream& stream, const Tensor& x, const Linear& layer,
+                       const Tensor& residual, const Tensor& gate) {
+    return gemm(stream, x, layer.weight, {.bias = layer.bias, .gate = gate, .residual = residual});
+}
+
+Tensor layer_norm(vk::Stream& stream, const Tensor& x, const Affine& layer) {
+    return layer_norm(stream, x, NormOptions{.weight = layer.weight, .bias = layer.bias});
+}
+
+Tensor split_heads(vk::Stream& stream, const Tensor& x, int64_t parts, int64_t heads) {
+    const int64_t head_dim = x.dim(2) / (parts * heads);
+    return permute(stream, x.reshape({x.dim(0), x.dim(1), parts, heads, head_dim}),
+                   {2, 0, 3, 1, 4});
+}
+
+Tensor merge_heads(vk::Stream& stream, const Tensor& x) {
+    return permute(stream, x, {0, 2, 1, 3}).reshape({x.dim(0), x.dim(2), x.dim(1) * x.dim(3)});
+}
+
+}  // namespace fovea

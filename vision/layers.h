@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "backend/ops/activation.h"
+#include "backend/tensor.h"
+#include "vision/weights.h"
+
+/// Thin pieces of models: weights in the engine's layout, and the handful of layers that every
+/// transformer here has.
+namespace fovea {
+
+/// y = x weight + bias. weight (in, out): the transpose of PyTorch's.
+struct Linear {
+    Tensor weight, bias;
+};
+
+/// weight (kh, kw, in, out), bias (out) or absent: PyTorch's (out, in, kh, kw) rearranged for NHWC.
+struct Convolution {
+    Tensor weight, bias;
+    int stride = 1;
+};
+
+struct Affine {
+    Tensor weight, bias;  ///< (n)
+};
+
+/// Reads tensors of one weights file to the device under a common name prefix. Every read checks
+/// the shape; errors name file, tensor, found and expected.
+class Loader {
+  public:
+    Loader(vk::Stream& stream, const Weights& weights, DType dtype, std::string prefix = {});
+
+    Loader at(const std::string& name) const;  ///< the same with "name." appended to the prefix
+    bool has(const std::string& name) const;
+    int64_t extent(const std::string& name, size_t axis) const;  ///< of the stored shape
+
+    Tensor tensor(const std::string& name, const Shape& shape) const;
+    Linear linear(const std::string& name, int64_t in, int64_t out) const;
+    /// A bias is read when the file has one.
+    Convolution convolution(const std::string& name, int64_t in, int64_t out, int64_t size,
+                            int stride = 1) const;
+    Affine affine(const std::string& name, int64_t n) const;
+
+  private:
+    vk::Stream& stream_;
+    const Weights& weights_;
+    DType dtype_;
+    std::string prefix_;
+};
+
+/// The JSON object under "config" in a weights file's metadata; throws Error when it is missing or
+/// its "type" is another.
+nlohmann::json model_config(const Weights& weights, const std::string& type);
+
+Tensor linear(vk::Stream& stream, const Tensor& x, const Linear& layer,
+              Activation activation = Activation::none);
+/// residual + gate · (x weight + bias); gate (batch, out) may be absent
+Tensor linear_residual(vk::Stream& stream, const Tensor& x, const Linear& layer,
+                       const Tensor& residual, const Tensor& gate = {});
+Tensor layer_norm(vk::Stream& stream, const Tensor& x, const Affine& layer);
+
+/// x (batch, tokens, parts·heads·head_dim) → (parts, batch, heads, tokens, head_dim)
+Tensor split_heads(vk::Stream& stream, const Tensor& x, int64_t parts, int64_t heads);
+/// (batch, heads, tokens, head_dim) → (batch, tokens, heads·head_dim)
+Tensor merge_heads(vk::Stream& stream, const Tensor& x);
+
+}  // namespace fovea

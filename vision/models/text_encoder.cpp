@@ -1,0 +1,61 @@
+#include "vision/models/text_encoder.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "backend/error.h"
+#include "backend/ops/attention.h"
+#include "backend/ops/elementwise.h"
+#include "backend/ops/embedding.h"
+
+namespace fovea {
+
+TextEncoder::TextEncoder(vk::Stream& stream, const Weights& weights, DType dtype) {
+    const auto json = model_config(weights, "text");
+    config_ = {.vocabulary = json.at("vocabulary"),
+               .width = json.at("width"),
+               .heads = json.at("heads"),
+               .layers = json.at("layers"),
+               .length = json.at("length")};
+    const int64_t width = config_.width;
+    const Loader text(stream, weights, dtype, "text.");
+    words_ = text.tensor("token.weight", {config_.vocabulary, width});
+    positions_ = text.tensor("position.weight", {config_.length, width});
+    for (int64_t i = 0; i < config_.layers; ++i) {
+        const Loader block = text.at("blocks." + std::to_string(i));
+        const int64_t hidden = block.extent("fc1.weight", 0);
+        blocks_.push_back({.norm1 = block.affine("norm1", width),
+                           .norm2 = block.affine("norm2", width),
+                           .qkv = block.linear("qkv", width, 3 * width),
+                           .out = block.linear("out", width, width),
+                           .fc1 = block.linear("fc1", width, hidden),
+                           .fc2 = block.linear("fc2", hidden, width)});
+    }
+    norm_ = text.affine("norm", width);
+}
+
+Tensor TextEncoder::forward(vk::Stream& stream, std::span<const int32_t> ids) const {
+    const int64_t count = static_cast<int64_t>(ids.size());
+    require(count > 0 && count % config_.length == 0, "[text] {} ids, expected a multiple of {}",
+            count, config_.length);
+    require(std::all_of(ids.begin(), ids.end(),
+                        [&](int32_t id) { return id >= 0 && id < config_.vocabulary; }),
+            "[text] a token id is outside the vocabulary of {}", config_.vocabulary);
+    const int64_t batch = count / config_.length;
+
+    Tensor x = embedding(stream, upload(stream, ids, {count}), words_);
+    x = add(stream, x.reshape({batch, config_.length, config_.width}), positions_);
+    for (const auto& block : blocks_) {
+        const Tensor qkv =
+            split_heads(stream, linear(stream, layer_norm(stream, x, block.norm1), block.qkv), 3,
+                        config_.heads);
+        Tensor h = attention(stream, qkv.index(0), qkv.index(1), qkv.index(2), dense());
+        x = linear_residual(stream, merge_heads(stream, h), block.out, x);
+        h = linear(stream, layer_norm(stream, x, block.norm2), block.fc1, Activation::gelu);
+        x = linear_residual(stream, h, block.fc2, x);
+    }
+    return layer_norm(stream, x, norm_);
+}
+
+}  // namespace fovea
