@@ -68,6 +68,7 @@ def main():
     parser.add_argument("--matrix-lr", type=float, default=0.01)
     parser.add_argument("--average", type=float, default=0.999)
     parser.add_argument("--decay", type=int, default=1, help="0: the rates stay, for a run that another one follows")
+    parser.add_argument("--flat", type=float, default=0.3, help="share of the run before the rates fall")
     parser.add_argument("--check-prompts", type=int, default=100)
     parser.add_argument("--save-pool", type=int, default=1, help="keep the latents on disk for the next run")
     options = parser.parse_args()
@@ -82,7 +83,6 @@ def main():
     captioner = Captioner(options.data)
     text_config = dict(TEXT_CONFIG, vocabulary=len(captioner.words))
     autoencoder = load_autoencoder(options.state, device)
-    evaluator = load_evaluator(options.state, device)
     prompts = read_prompts(options.data, captioner, options.check_prompts)
 
     mark = fingerprint(autoencoder)
@@ -125,6 +125,7 @@ def main():
     def save():
         average.swap()
         metrics = {}
+        evaluator = load_evaluator(options.state, device)  # it may still be training in another process
         if evaluator is not None:
             for kind, (expected, tokens) in prompts.items():
                 pictures = generate((text_encoder, dit, autoencoder), tokens, device, 4.0, options_steps, 1)
@@ -145,7 +146,7 @@ def main():
     clock = Clock(options.minutes, reserve=12 if device.type == "cuda" else 0, warm_up=200, begin=begin)
     shown, saved, first, total = time.time(), time.time(), step, []
     while not clock.done():
-        factor = clock.factor(floor=0.01, flat=0.3 if options.decay else 0.999)
+        factor = clock.factor(floor=0.01, flat=options.flat if options.decay else 0.999)
         set_rate(optimizer, options.lr * factor)
         z, ids = pool.batch(options.batch)
         ids = ids * (torch.rand(len(ids), 1, device=device) > 0.1)
