@@ -39,7 +39,10 @@ Tensor conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w, const Conv2d
     const int64_t m = y_shape[0] * y_shape[1] * y_shape[2], n = w.dim(3), k = w.dim(2);
     const Tile tile = choose_tile(device.info(), m, n, k);
     const Tensor y = empty(device, y_shape, x.dtype());
-    const vk::Shader& shader = x.dtype() == DType::f16 ? shader::conv2d_f16 : shader::conv2d_f32;
+    const bool half = x.dtype() == DType::f16;
+    const vk::Shader& shader =
+        tile.software ? (half ? shader::conv2d_software_f16 : shader::conv2d_software_f32)
+                      : (half ? shader::conv2d_f16 : shader::conv2d_f32);
     const vk::Program& program =
         device.program(shader, tile.constants({.activation = options.activation,
                                                .bias = bool(options.bias),

@@ -39,7 +39,10 @@ Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOpti
     vk::Device& device = stream.device();
     const Tile tile = choose_tile(device.info(), m, n, k);
     const Tensor y = empty(device, y_shape, x.dtype());
-    const vk::Shader& shader = x.dtype() == DType::f16 ? shader::gemm_f16 : shader::gemm_f32;
+    const bool half = x.dtype() == DType::f16;
+    const vk::Shader& shader = tile.software
+                                   ? (half ? shader::gemm_software_f16 : shader::gemm_software_f32)
+                                   : (half ? shader::gemm_f16 : shader::gemm_f32);
     const vk::Program& program =
         device.program(shader, tile.constants({.activation = options.activation,
                                                .bias = bool(options.bias),

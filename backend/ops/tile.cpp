@@ -1,6 +1,8 @@
 #include "backend/ops/tile.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 
 #include "backend/error.h"
 
@@ -11,6 +13,16 @@ int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
+// FOVEA_GEMM_PATH forces "scalar" or "software"; both run on every device.
+bool use_software(const vk::DeviceInfo& info) {
+    const char* forced = std::getenv("FOVEA_GEMM_PATH");
+    if (!forced) return info.type == vk::DeviceType::cpu;
+    const std::string_view path = forced;
+    require(path == "scalar" || path == "software",
+            "[gemm] expected FOVEA_GEMM_PATH scalar or software, found {}", path);
+    return path == "software";
+}
+
 }  // namespace
 
 std::vector<uint32_t> Tile::constants(const Epilogue& epilogue) const {
@@ -18,7 +30,7 @@ std::vector<uint32_t> Tile::constants(const Epilogue& epilogue) const {
             /*ROWS=*/rows,
             /*COLS=*/columns,
             /*WIDTH=*/width,
-            /*BROADCAST=*/broadcast,
+            /*STEP=*/step,
             /*ACTIVATION=*/static_cast<uint32_t>(epilogue.activation),
             /*BIAS=*/epilogue.bias,
             /*RESIDUAL=*/epilogue.residual,
@@ -39,19 +51,22 @@ vk::Groups Tile::groups(const vk::DeviceInfo& info, int64_t m, int64_t n) const 
 }
 
 Tile choose_tile(const vk::DeviceInfo& info, int64_t m, int64_t n, int64_t k) {
-    const uint32_t width = n % 4 == 0 && k % 4 == 0 ? 4 : 1;
-    if (info.type == vk::DeviceType::cpu && info.limits.subgroup_size == 8) {
-        return {.lanes = 8,
-                .rows = m > 16 ? 32u : m > 8 ? 16u : 8u,
+    const uint32_t width = n % 4 == 0 ? 4 : 1, step = k % 4 == 0 ? 4 : 1;
+    if (use_software(info))
+        return {.lanes = info.limits.subgroup_size,
+                .rows = m > 16  ? 32u
+                        : m > 8 ? 16u
+                                : 8u,
                 .columns = width == 4 || n > 8 ? 4u : 1u,
                 .width = width,
-                .broadcast = true};
-    }
+                .step = step,
+                .software = true};
     return {.lanes = std::max(info.limits.subgroup_size, 32u),
             .rows = m > 4 ? 8u : 4u,
             .columns = width == 4 || n > 32 ? 4u : 1u,
             .width = width,
-            .broadcast = false};
+            .step = step,
+            .software = false};
 }
 
 }  // namespace fovea

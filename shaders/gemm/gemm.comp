@@ -13,13 +13,7 @@ const bool PADDED = false;
 layout(std430, binding = 5) readonly restrict buffer Gate { Stored gate[]; };
 layout(std430, binding = 5) readonly restrict buffer Gate4 { Stored4 gate4[]; };
 
-uint locate(uint row, int dy, int dx, out bool valid) {
-    valid = true;
-    return row * params.k;
-}
-
 vec4 finish(vec4 sum, uint row, uint g) {
-    if (BIAS) sum += LOAD_COLUMNS(bias, bias4, 0, g);
     sum = activate(sum, ACTIVATION);
     if (GATE) sum *= LOAD_COLUMNS(gate, gate4, row / params.gate_rows * params.n, g);
     if (RESIDUAL) sum += LOAD_COLUMNS(residual, residual4, row * params.n, g);
@@ -28,7 +22,7 @@ vec4 finish(vec4 sum, uint row, uint g) {
 
 void main() {
     begin_tile();
-    place_rows(0, 0);
+    [[unroll]] for (uint p = 0; p < PARTS; ++p) x_base[p] = row_of(row_of_part(p)) * params.k;
     accumulate(0);
     end_tile();
 }

@@ -104,6 +104,17 @@ TEST(Conv2d, PaddingIsZeroWhateverTheBorderHolds) {
     EXPECT_EQ(found[(3 * 5 + 3) * 4], 4.0f);
 }
 
+// The modules the device does not choose by itself.
+TEST(Conv2d, TheOtherPath) {
+    const bool software = device().info().type == vk::DeviceType::cpu;
+    setenv("FOVEA_GEMM_PATH", software ? "scalar" : "software", 1);
+    for (const DType dtype : {DType::f32, DType::f16}) {
+        expect_reference({1, 4, 5, 8, 36}, dtype, {.bias = true});
+        expect_reference({2, 5, 3, 3, 5, 3, 2}, dtype);
+    }
+    unsetenv("FOVEA_GEMM_PATH");
+}
+
 TEST(Conv2d, RefusesWhatDoesNotFit) {
     vk::Stream stream(device());
     const auto tensor = [](Shape shape, DType dtype = DType::f32) {

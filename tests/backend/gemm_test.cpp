@@ -125,6 +125,17 @@ TEST(Gemm, ManyRows) {
     EXPECT_TRUE(testing::close(y, reference::gemm(x, w, m, 1, 1), {0, 0}));
 }
 
+// The modules the device does not choose by itself.
+TEST(Gemm, TheOtherPath) {
+    const bool software = device().info().type == vk::DeviceType::cpu;
+    setenv("FOVEA_GEMM_PATH", software ? "scalar" : "software", 1);
+    for (const DType dtype : {DType::f32, DType::f16}) {
+        expect_reference(13, 20, 12, dtype, {.bias = true, .residual = true});
+        expect_reference(5, 7, 9, dtype);
+    }
+    unsetenv("FOVEA_GEMM_PATH");
+}
+
 TEST(Gemm, RefusesWhatDoesNotFit) {
     vk::Stream stream(device());
     const auto tensor = [](Shape shape, DType dtype = DType::f32) {

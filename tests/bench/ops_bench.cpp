@@ -1,10 +1,12 @@
 /// Prints GFLOP/s of gemm and conv2d by shape: the median of GPU timestamps, the first dispatch
-/// (which compiles) left out. Usage: fovea_ops_bench [filter] [seconds a row]
+/// (which compiles) left out. On software Vulkan also GFLOP a second of processor time, which holds
+/// on a busy machine. Usage: fovea_ops_bench [filter] [seconds a row]
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <functional>
 
 #include "backend/ops/conv2d.h"
@@ -28,17 +30,22 @@ struct Bench {
         const double first = std::chrono::duration<double>(Clock::now() - start).count();
         stream.profile(true);
         const auto begin = Clock::now();
+        const std::clock_t processor = std::clock();
         do {
             run(stream);
             stream.wait();
         } while (std::chrono::duration<double>(Clock::now() - begin).count() < seconds);
+        const double used = double(std::clock() - processor) / CLOCKS_PER_SEC;
         std::vector<double> times;
         for (const vk::ProfileEvent& event : stream.profile_events())
             if (event.name == "gemm" || event.name == "conv2d") times.push_back(event.duration_us);
         std::sort(times.begin(), times.end());
         const double median = times[times.size() / 2];
-        fmt::print("{:<40} {:10.1f} us {:8.1f} GFLOP/s (best {:8.1f}, {} runs, first {:.2f} s)\n",
-                   name, median, flops / median / 1e3, flops / times[0] / 1e3, times.size(), first);
+        fmt::print("{:<40} {:10.1f} us {:8.1f} GFLOP/s (best {:.1f}, {} runs, first {:.2f} s", name,
+                   median, flops / median / 1e3, flops / times[0] / 1e3, times.size(), first);
+        if (device.info().type == vk::DeviceType::cpu)
+            fmt::print(", a core {:.1f}", flops * times.size() / used / 1e9);
+        fmt::print(")\n");
         std::fflush(stdout);
     }
 
