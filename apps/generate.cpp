@@ -25,7 +25,7 @@ struct Options {
     std::string device, precision = "auto", model;
     uint64_t seed = 0;
     int steps = 24, count = 1, preview = 0;
-    float cfg = 4;
+    float cfg = 3;
     bool json = false, profile = false, dry_run = false;
 };
 

@@ -116,16 +116,19 @@ class Run {
     Dit::Context context_;
 };
 
-void refuse_broken(const Statistics& found) {
-    require(found.nan == 0 && found.inf == 0,
-            "[generate] the picture has {} NaN and {} infinite values; nothing was written. Try "
-            "--precision fp32, and please report the settings",
-            found.nan, found.inf);
-    require(found.stddev >= kBlankDeviation,
+// Latents are checked as well: a NaN can vanish in the decoder, whose ReLU may turn it into 0.
+void refuse_broken(const Statistics& latent, const Statistics& picture) {
+    const uint64_t nan = latent.nan + picture.nan, infinite = latent.inf + picture.inf;
+    require(
+        nan == 0 && infinite == 0,
+        "[generate] the result has {} NaN and {} infinite values; nothing was written. Try a lower "
+        "--cfg or --precision fp32, and please report the settings",
+        nan, infinite);
+    require(picture.stddev >= kBlankDeviation,
             "[generate] the picture is blank (standard deviation {:.5f}); nothing was written. Try "
             "another "
             "seed, more steps or a lower --cfg",
-            found.stddev);
+            picture.stddev);
 }
 
 void check_cancel(const Request& request) {
@@ -157,7 +160,7 @@ std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
     log::info("{} steps in {:.2f} s", request.steps, seconds_since(begin));
     const Tensor pictures = run.decode(z);
     for (int64_t i = 0; i < pictures.dim(0); ++i)
-        refuse_broken(statistics(stream, pictures.slice(i, 1)));
+        refuse_broken(statistics(stream, z.slice(i, 1)), statistics(stream, pictures.slice(i, 1)));
     auto images = to_images(stream, pictures);
     log::info("picture after {:.2f} s", seconds_since(begin));
     return images;

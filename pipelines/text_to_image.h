@@ -24,7 +24,7 @@ struct TextToImage {
         std::string prompt;
         std::vector<uint64_t> seeds{0};  ///< one picture each, computed as one batch
         int steps = 24;
-        float cfg = 4;  ///< classifier-free guidance; 1: none, and half the work
+        float cfg = 3;  ///< classifier-free guidance; 1: none, and half the work
         int width = 256, height = 256;
         Sampler sampler = Sampler::dpmpp2m;
         std::string pattern;    ///< self-attention of every layer, as a spec; empty: what the model

@@ -27,10 +27,12 @@ const Paths kPlain = {"backend/error", "backend/log", "backend/half"};
 const Paths kDeviceObjects = {"backend/vk/device", "backend/vk/stream"};
 
 const std::vector<Layer> kLayers = {
-    {"shaders", {"shaders", "common"}},
+    // GLSL includes start at shaders/.
+    {"shaders", {"shaders", "common", "attention", "gemm", "conv2d"}},
     {"backend/vk", {"backend/vk", "shaders.h"}},
     {"backend/patterns", {"backend/patterns"}},
-    {"backend/reference", {"backend/reference", "backend/patterns"}},
+    // The enumeration of activations is part of the specification of gemm and conv2d.
+    {"backend/reference", {"backend/reference", "backend/patterns", "backend/ops/activation"}},
     {"backend/ops",
      {"backend/ops", "backend/vk", "backend/tensor", "backend/patterns", "shaders", "shaders.h"}},
     {"backend", {"backend/tensor", "backend/vk"}},

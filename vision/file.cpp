@@ -44,6 +44,7 @@ struct Temporary {
     }
 };
 
+// Only inside of fail(): the arguments of require() are evaluated before its condition is known.
 std::string reason() {
     return std::strerror(errno);
 }
@@ -53,10 +54,10 @@ std::string reason() {
 std::vector<std::byte> read_file(const fs::path& path, size_t max_bytes) {
     // O_NONBLOCK: a named pipe is refused below instead of waiting for its writer.
     const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    require(file.get() >= 0, "[file] cannot open {}: {}", path.string(), reason());
+    if (file.get() < 0) fail("[file] cannot open {}: {}", path.string(), reason());
     struct stat status {};
-    require(::fstat(file.get(), &status) == 0, "[file] cannot read {}: {}", path.string(),
-            reason());
+    if (::fstat(file.get(), &status) != 0)
+        fail("[file] cannot read {}: {}", path.string(), reason());
     require(S_ISREG(status.st_mode),
             "[file] expected a regular file, found {} to be something else", path.string());
     const auto size = static_cast<size_t>(status.st_size);
@@ -68,7 +69,7 @@ std::vector<std::byte> read_file(const fs::path& path, size_t max_bytes) {
     while (done < size) {
         const ssize_t count = ::read(file.get(), bytes.data() + done, size - done);
         if (count < 0 && errno == EINTR) continue;
-        require(count >= 0, "[file] cannot read {}: {}", path.string(), reason());
+        if (count < 0) fail("[file] cannot read {}: {}", path.string(), reason());
         require(count > 0, "[file] {} became shorter while it was read", path.string());
         done += static_cast<size_t>(count);
     }
@@ -88,13 +89,13 @@ void write_file(const fs::path& path, std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
         const ssize_t count = ::write(file.get(), bytes.data(), bytes.size());
         if (count < 0 && errno == EINTR) continue;
-        require(count >= 0, "[file] cannot write {}: {}", path.string(), reason());
+        if (count < 0) fail("[file] cannot write {}: {}", path.string(), reason());
         bytes = bytes.subspan(static_cast<size_t>(count));
     }
-    require(::fsync(file.get()) == 0 && file.close(), "[file] cannot write {}: {}", path.string(),
-            reason());
-    require(::rename(temporary.path.c_str(), path.c_str()) == 0, "[file] cannot write {}: {}",
-            path.string(), reason());
+    if (::fsync(file.get()) != 0 || !file.close())
+        fail("[file] cannot write {}: {}", path.string(), reason());
+    if (::rename(temporary.path.c_str(), path.c_str()) != 0)
+        fail("[file] cannot write {}: {}", path.string(), reason());
     temporary.renamed = true;
     // Makes the new name itself survive a power cut; not every file system can.
     const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -46,7 +46,7 @@ struct Weights::Mapping {
     explicit Mapping(const std::filesystem::path& path) {
         // O_NONBLOCK: a named pipe is refused below instead of waiting for its writer.
         const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        require(file >= 0, "[weights] cannot open {}: {}", path.string(), std::strerror(errno));
+        if (file < 0) fail("[weights] cannot open {}: {}", path.string(), std::strerror(errno));
         struct stat status {};
         const bool known = ::fstat(file, &status) == 0;
         const bool regular = known && S_ISREG(status.st_mode);

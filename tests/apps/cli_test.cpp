@@ -1,0 +1,162 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "vision/image.h"
+
+/// The program as a user meets it: exit codes, messages, files.
+namespace fovea {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+struct Output {
+    int code;
+    std::string out, err;
+};
+
+class Cli : public ::testing::Test {
+  protected:
+    Cli() : folder_(fs::temp_directory_path() / ("fovea_cli_" + std::to_string(::getpid()))) {
+        fs::create_directories(folder_);
+    }
+    ~Cli() override { fs::remove_all(folder_); }
+
+    std::string path(const std::string& name) const { return (folder_ / name).string(); }
+    std::string text(const std::string& name) const {
+        std::ifstream file(folder_ / name);
+        return {std::istreambuf_iterator<char>(file), {}};
+    }
+    Output run(const std::string& arguments) const {
+        const std::string command = std::string(FOVEA_PROGRAM) + " " + arguments + " >" +
+                                    path("out.txt") + " 2>" + path("err.txt") + " </dev/null";
+        const int status = std::system(command.c_str());
+        return {WEXITSTATUS(status), text("out.txt"), text("err.txt")};
+    }
+    std::string small(const std::string& name) const {
+        return "generate 'a red apple on a blue background' --size 128x128 --steps 2 -o " +
+               path(name);
+    }
+    // Files other than the captured output.
+    size_t files() const {
+        size_t count = 0;
+        for (const auto& entry : fs::directory_iterator(folder_))
+            if (entry.path().extension() != ".txt") ++count;
+        return count;
+    }
+
+    fs::path folder_;
+};
+
+TEST_F(Cli, HelpTeachesAndSucceeds) {
+    const auto help = run("generate --help");
+    EXPECT_EQ(help.code, 0);
+    EXPECT_THAT(help.out, HasSubstr("Examples"));
+    EXPECT_THAT(run("--version").out, HasSubstr("fovea "));
+}
+
+TEST_F(Cli, BadUsageIsCode2) {
+    EXPECT_EQ(run("").code, 2);
+    EXPECT_EQ(run("generate 'a cat' --steps 0").code, 2);
+    EXPECT_EQ(run("paint 'a cat'").code, 2);
+}
+
+TEST_F(Cli, ErrorsAreOneLineAndLeaveNoFile) {
+    for (const char* arguments :
+         {"generate", "generate 'a cat' --size 100x100", "generate 'a cat' --size big",
+          "generate 'a cat' --sampler ddim", "generate 'a cat' --pattern spiral",
+          "generate 'a cat' --model /no/such/model", "generate 'a cat' -o picture.bmp",
+          "generate 'a cat' --device no-such-device", "score /no/such/file.png"}) {
+        const auto result = run(arguments);
+        EXPECT_EQ(result.code, 1) << arguments;
+        EXPECT_THAT(result.err, HasSubstr("fovea: error: [")) << arguments;
+        EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    }
+    EXPECT_EQ(files(), 0u);
+}
+
+TEST_F(Cli, InfoListsTheDeviceUnderTest) {
+    const auto info = run("info");
+    EXPECT_EQ(info.code, 0);
+    EXPECT_THAT(info.out, HasSubstr("scalar"));
+    EXPECT_THAT(run("info --json").out, HasSubstr("\"attention_paths\""));
+}
+
+TEST_F(Cli, APictureIsMadeAgainFromItself) {
+    ASSERT_EQ(run(small("a.png") + " --seed 5").code, 0);
+    const auto chunks = read_png_text(path("a.png"));
+    ASSERT_TRUE(chunks.contains("fovea"));
+    for (const char* key :
+         {"prompt", "seed", "steps", "cfg", "sampler", "model", "device", "version"})
+        EXPECT_THAT(chunks.at("fovea"), HasSubstr(std::string("\"") + key + "\""));
+    ASSERT_EQ(run("generate --from " + path("a.png") + " -o " + path("b.png")).code, 0);
+    EXPECT_EQ(text("a.png"), text("b.png"));  // same bits, same text
+}
+
+TEST_F(Cli, SeveralPicturesGoIntoAFolder) {
+    ASSERT_EQ(run(small("many/") + " --count 2 --seed 3").code, 0);
+    EXPECT_TRUE(fs::exists(folder_ / "many" / "fovea-3.png"));
+    EXPECT_TRUE(fs::exists(folder_ / "many" / "fovea-4.png"));
+}
+
+TEST_F(Cli, UnknownWordsAreReported) {
+    const auto result = run("generate 'a red aple' --size 128x128 --steps 1 -o " + path("a.png"));
+    EXPECT_EQ(result.code, 0);
+    EXPECT_THAT(result.err, HasSubstr("\"aple\""));
+    EXPECT_THAT(result.err, HasSubstr("apple"));
+}
+
+TEST_F(Cli, DryRunWritesNothing) {
+    const auto result = run(small("a.png") + " --dry-run");
+    EXPECT_EQ(result.code, 0);
+    EXPECT_THAT(result.out, HasSubstr("device memory"));
+    EXPECT_EQ(files(), 0u);
+}
+
+TEST_F(Cli, ProfileWritesATableAndATrace) {
+    const auto result = run(small("a.png") + " --profile");
+    EXPECT_EQ(result.code, 0);
+    EXPECT_THAT(result.err, HasSubstr("gemm"));
+    EXPECT_THAT(text("a.trace.json"), HasSubstr("traceEvents"));
+}
+
+TEST_F(Cli, ScoreSaysWhatIsSeen) {
+    ASSERT_EQ(
+        run("generate 'a red apple on a blue background' --steps 12 -o " + path("a.png")).code, 0);
+    const auto result = run("score " + path("a.png") + " 'a red apple on a blue background'");
+    EXPECT_EQ(result.code, 0);
+    EXPECT_THAT(result.out, HasSubstr("red apple"));
+    EXPECT_THAT(result.out, HasSubstr("objects yes, background yes"));
+    EXPECT_THAT(run("score --json " + path("a.png")).out, HasSubstr("\"background\": \"blue\""));
+}
+
+TEST_F(Cli, InterruptLeavesNoFile) {
+    const pid_t child = fork();
+    if (child == 0) {
+        const std::string command = std::string("exec ") + FOVEA_PROGRAM +
+                                    " generate 'a cat' --steps 1000 -o " + path("a.png") + " 2>" +
+                                    path("err.txt");
+        execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+        _exit(127);
+    }
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+    kill(child, SIGINT);
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 130);
+    EXPECT_EQ(files(), 0u);
+}
+
+}  // namespace
+}  // namespace fovea

@@ -1,0 +1,139 @@
+#include "pipelines/text_to_image.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "backend/error.h"
+#include "tests/testing.h"
+
+/// The default model at its smallest size and few steps: what must hold for every picture.
+namespace fovea {
+namespace {
+
+using testing::device;
+
+class TextToImageTest : public ::testing::Test {
+  protected:
+    TextToImageTest()
+        : stream_(device()),
+          model_(Model::load(stream_, FOVEA_SOURCE_DIR "/assets/default", DType::f32)) {
+        request_.prompt = "a red apple on a blue background";
+        request_.width = request_.height = 128;
+        request_.steps = 2;
+        request_.seeds = {7};
+    }
+
+    std::vector<Image> run() { return TextToImage::run(stream_, model_, request_); }
+    std::string error() {
+        try {
+            run();
+        } catch (const Error& error) {
+            return error.what();
+        }
+        return {};
+    }
+
+    vk::Stream stream_;
+    Model model_;
+    TextToImage::Request request_;
+};
+
+TEST_F(TextToImageTest, SameSeedSameBits) {
+    const auto first = run(), second = run();
+    ASSERT_EQ(first.size(), 1u);
+    EXPECT_EQ(first[0].width, 128);
+    EXPECT_EQ(first[0].rgb, second[0].rgb);
+    request_.seeds = {8};
+    EXPECT_NE(run()[0].rgb, first[0].rgb);
+}
+
+TEST_F(TextToImageTest, APictureDoesNotDependOnItsBatch) {
+    const auto alone = run();
+    request_.seeds = {3, 7};
+    const auto together = run();
+    ASSERT_EQ(together.size(), 2u);
+    EXPECT_EQ(together[1].rgb, alone[0].rgb);
+}
+
+TEST_F(TextToImageTest, ThePromptMatters) {
+    const auto apple = run();
+    request_.prompt = "a green frog on a white background";
+    EXPECT_LT(psnr(run()[0], apple[0]), 30);
+}
+
+TEST_F(TextToImageTest, EverySamplerGivesAPicture) {
+    for (const Sampler sampler : {Sampler::euler, Sampler::heun, Sampler::dpmpp2m}) {
+        request_.sampler = sampler;
+        EXPECT_EQ(error(), "") << static_cast<int>(sampler);
+    }
+}
+
+TEST_F(TextToImageTest, APatternReplacesTheModels) {
+    const auto own = run();
+    request_.pattern = "neighborhood:7x7";
+    const auto local = run();
+    EXPECT_NE(local[0].rgb, own[0].rgb);
+    request_.pattern = "no-such-pattern";
+    EXPECT_NE(error().find("dense"), std::string::npos);
+}
+
+TEST_F(TextToImageTest, OddSizesWork) {
+    request_.width = 176;
+    request_.height = 144;
+    const auto picture = run();
+    EXPECT_EQ(picture[0].width, 176);
+    EXPECT_EQ(picture[0].height, 144);
+}
+
+TEST_F(TextToImageTest, ReportsStepsAndPreviews) {
+    int steps = 0, previews = 0;
+    request_.steps = 3;
+    request_.preview_every = 1;
+    request_.on_step = [&](int done, int total) { steps = std::max(steps, done * 10 + total); };
+    request_.on_preview = [&](int, const std::vector<Image>& images) {
+        previews += static_cast<int>(images.size());
+    };
+    run();
+    EXPECT_EQ(steps, 33);
+    EXPECT_EQ(previews, 2);  // the last step's picture is the result
+}
+
+TEST_F(TextToImageTest, BadRequestsSayWhatIsExpected) {
+    request_.width = 100;
+    EXPECT_NE(error().find("multiple of 16"), std::string::npos) << error();
+    request_.width = 4096;
+    EXPECT_NE(error().find("1024"), std::string::npos) << error();
+    request_.width = 128;
+    request_.steps = 0;
+    EXPECT_NE(error().find("steps"), std::string::npos) << error();
+}
+
+TEST_F(TextToImageTest, ABrokenPictureIsAnError) {
+    request_.cfg = 1e30f;  // overflows on the first step
+    EXPECT_NE(error().find("NaN"), std::string::npos) << error();
+}
+
+TEST_F(TextToImageTest, CancelStopsBetweenSteps) {
+    std::atomic<bool> cancel = false;
+    request_.cancel = &cancel;
+    request_.on_step = [&](int done, int) { cancel = done == 1; };
+    EXPECT_THROW(run(), Cancelled);
+}
+
+TEST_F(TextToImageTest, HalfPrecisionStaysClose) {
+    request_.steps = 4;
+    const auto full = run();
+    const Model half = Model::load(stream_, FOVEA_SOURCE_DIR "/assets/default", DType::f16);
+    EXPECT_GT(psnr(TextToImage::run(stream_, half, request_)[0], full[0]), 35);
+}
+
+TEST_F(TextToImageTest, ProbeMeasures) {
+    const auto probe = TextToImage::probe(stream_, model_, request_);
+    EXPECT_GT(probe.step_seconds, 0);
+    EXPECT_GT(probe.decode_seconds, 0);
+    EXPECT_GT(probe.peak_bytes, 20u << 20);  // at least the weights
+}
+
+}  // namespace
+}  // namespace fovea
