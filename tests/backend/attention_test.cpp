@@ -1,6 +1,6 @@
 #include "backend/ops/attention.h"
 
-#include <limits>
+#include <gmock/gmock.h>
 
 #include "backend/error.h"
 #include "backend/reference/attention.h"
@@ -26,28 +26,59 @@ struct Case {
     float logits = 1;  ///< scale of q: large logits overflow a naive softmax
 };
 
+/// Shape of self attention with as many key heads as query heads.
+reference::AttentionShape self(uint32_t heads, uint32_t tokens, uint32_t head_dim) {
+    return {
+        .heads = heads, .kv_heads = heads, .q_len = tokens, .kv_len = tokens, .head_dim = head_dim};
+}
+
 const std::vector<Case>& cases() {
     static const Grid square{.shape = {16, 16}};
     static const std::vector<Case> list = {
-        {"one_token", dense(), {.head_dim = 64}},
-        {"prime_tokens", dense(), {.heads = 3, .q_len = 97, .kv_len = 97, .head_dim = 32}},
-        {"basic",
+        {"basic", dense(), self(4, 256, 64)},
+        {"one_token", dense(), self(2, 1, 64)},
+        {"prime_tokens", dense(), self(3, 97, 64)},
+        {"one_key", dense(), {.heads = 2, .kv_heads = 2, .q_len = 37, .kv_len = 1, .head_dim = 64}},
+        {"cross", dense(), {.heads = 2, .kv_heads = 2, .q_len = 70, .kv_len = 33, .head_dim = 64}},
+        {"gqa_batch",
          dense(),
-         {.heads = 4, .kv_heads = 4, .q_len = 256, .kv_len = 256, .head_dim = 64}},
-        {"gqa",
+         {.batch = 2, .heads = 6, .kv_heads = 2, .q_len = 50, .kv_len = 41, .head_dim = 64}},
+        {"scale",
          dense(),
-         {.batch = 2, .heads = 6, .kv_heads = 2, .q_len = 50, .kv_len = 50, .head_dim = 16}},
-        {"cross", dense(), {.heads = 2, .kv_heads = 2, .q_len = 70, .kv_len = 33, .head_dim = 40}},
-        {"window",
-         neighborhood(square, {.window = {7, 7}}),
-         {.heads = 2, .kv_heads = 2, .q_len = 256, .kv_len = 256, .head_dim = 64}},
-        {"extra",
+         {.heads = 1, .kv_heads = 1, .q_len = 20, .kv_len = 20, .head_dim = 64, .scale = 0.3f}},
+        {"large_logits", dense(), self(2, 40, 64), 100},
+        {"head_dim_8", dense(), self(2, 33, 8)},
+        {"head_dim_72", dense(), self(2, 33, 72)},
+        {"head_dim_80", neighborhood({.shape = {33}}, {.window = {9}}), self(2, 33, 80)},
+        {"head_dim_128", neighborhood({.shape = {5, 7}}, {.window = {3, 4}}), self(2, 35, 128)},
+        {"head_dim_256", dense(), self(1, 19, 256)},
+        {"extra_dense",
+         dense(),
+         {.heads = 2, .kv_heads = 1, .q_len = 30, .kv_len = 21, .head_dim = 64, .extra_len = 1}},
+        {"extra_window",
          neighborhood({.shape = {6, 7}}, {.window = {3, 5}}),
-         {.heads = 4, .kv_heads = 2, .q_len = 42, .kv_len = 42, .head_dim = 24, .extra_len = 19}},
-        {"row_without_key",
-         OddRowsBlind{45},
-         {.heads = 1, .q_len = 45, .kv_len = 45, .head_dim = 8}},
-        {"large_logits", dense(), {.heads = 1, .q_len = 40, .kv_len = 40, .head_dim = 64}, 100},
+         {.batch = 2,
+          .heads = 4,
+          .kv_heads = 2,
+          .q_len = 42,
+          .kv_len = 42,
+          .head_dim = 64,
+          .extra_len = 19}},
+        {"row_without_key", OddRowsBlind{45}, self(2, 45, 64)},
+        {"window", neighborhood(square, {.window = {7, 7}}), self(2, 256, 64)},
+        {"window_even", neighborhood({.shape = {15, 17}}, {.window = {6, 8}}), self(1, 255, 64)},
+        {"window_wide", neighborhood({.shape = {9, 11}}, {.window = {9, 8}}), self(1, 99, 64)},
+        {"window_strided", neighborhood(square, {.window = {8, 6}, .stride = {8, 3}}),
+         self(1, 256, 64)},
+        {"window_dilated", neighborhood({.shape = {101}}, {.window = {9}, .dilation = {7}}),
+         self(1, 101, 64)},
+        {"window_causal",
+         neighborhood({.shape = {127}}, {.window = {16}, .stride = {4}, .causal = {true}}),
+         self(1, 127, 64)},
+        {"window_3d",
+         neighborhood({.shape = {4, 6, 7}},
+                      {.window = {2, 3, 5}, .dilation = {2, 1, 1}, .causal = {true, false, false}}),
+         self(1, 168, 64)},
     };
     return list;
 }
@@ -56,8 +87,7 @@ class Attention : public ::testing::TestWithParam<std::tuple<size_t, DType, Atte
 
 TEST_P(Attention, EqualsReference) {
     const auto [index, dtype, path] = GetParam();
-    Case c = cases()[index];
-    if (c.shape.kv_heads == 1) c.shape.kv_heads = 1;
+    const Case& c = cases()[index];
     const auto& s = c.shape;
     for (const auto& [candidate, support] : attention_paths(device().info()))
         if (candidate == path && !support.ok) GTEST_SKIP() << name_of(path) << ": " << support.why;
@@ -107,6 +137,84 @@ INSTANTIATE_TEST_SUITE_P(Cases, Attention,
                                     name_of(std::get<1>(info.param)) + "_" +
                                     name_of(std::get<2>(info.param));
                          });
+
+Tensor zeros(vk::Stream& stream, Shape shape, DType dtype = DType::f32) {
+    Tensor tensor = empty(device(), std::move(shape), dtype);
+    stream.fill(write(tensor), 0);
+    return tensor;
+}
+
+std::string refusal(const Tensor& q, const Tensor& k, const Tensor& v, const Pattern& pattern,
+                    vk::Stream& stream, const AttentionOptions& options = {}) {
+    try {
+        attention(stream, q, k, v, pattern, options);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(AttentionInput, ClearErrors) {
+    using ::testing::HasSubstr;
+    vk::Stream stream(device());
+    const Tensor q = zeros(stream, {1, 4, 16, 8}), k = zeros(stream, {1, 2, 16, 8});
+    const auto with = [&](Shape shape, DType dtype = DType::f32) {
+        return zeros(stream, std::move(shape), dtype);
+    };
+    EXPECT_EQ(refusal(q, k, k, dense(), stream), "");
+    EXPECT_THAT(refusal({}, k, k, dense(), stream), HasSubstr("must be there"));
+    EXPECT_THAT(refusal(with({4, 16, 8}), k, k, dense(), stream), HasSubstr("head_dim) expected"));
+    EXPECT_THAT(refusal(q, k, with({1, 2, 15, 8}), dense(), stream), HasSubstr("one shape"));
+    EXPECT_THAT(refusal(with({1, 3, 16, 8}), k, k, dense(), stream), HasSubstr("multiple"));
+    EXPECT_THAT(refusal(with({2, 4, 16, 8}), k, k, dense(), stream), HasSubstr("same batch"));
+    const Tensor odd = with({1, 1, 4, 12}), wide = with({1, 1, 4, 264});
+    EXPECT_THAT(refusal(odd, odd, odd, dense(), stream), HasSubstr("found 12"));
+    EXPECT_THAT(refusal(wide, wide, wide, dense(), stream), HasSubstr("found 264"));
+    EXPECT_THAT(refusal(with({1, 4, 16, 8}, DType::f16), k, k, dense(), stream),
+                HasSubstr("all of f16"));
+    EXPECT_THAT(refusal(q, k, k, neighborhood({.shape = {5, 5}}, {.window = {3, 3}}), stream),
+                HasSubstr("has 25 tokens"));
+    EXPECT_THAT(refusal(q, k, k, dense(), stream, {.k_extra = k}), HasSubstr("go together"));
+    const Tensor extra = with({1, 4, 3, 8});
+    EXPECT_THAT(refusal(q, k, k, dense(), stream, {.k_extra = extra, .v_extra = extra}),
+                HasSubstr("(1, 2, n, 8)"));
+}
+
+TEST(AttentionPath, ForcedIneligiblePathIsAnErrorWithItsReason) {
+    vk::Stream stream(device());
+    const Tensor q = zeros(stream, {1, 1, 4, 8});
+    for (const auto& [path, support] : attention_paths(device().info())) {
+        const std::string by_option = refusal(q, q, q, dense(), stream, {.path = path});
+        setenv("FOVEA_ATTENTION_PATH", name_of(path), 1);
+        const std::string by_environment = refusal(q, q, q, dense(), stream);
+        unsetenv("FOVEA_ATTENTION_PATH");
+        EXPECT_EQ(by_option, by_environment);
+        if (support.ok)
+            EXPECT_EQ(by_option, "");
+        else
+            EXPECT_THAT(by_option, ::testing::HasSubstr(support.why));
+    }
+    setenv("FOVEA_ATTENTION_PATH", "fastest", 1);
+    EXPECT_THAT(refusal(q, q, q, dense(), stream), ::testing::HasSubstr("\"fastest\""));
+    unsetenv("FOVEA_ATTENTION_PATH");
+}
+
+TEST(AttentionList, OnePatternManyGridsAndStreams) {
+    // The same key on other lengths must not find the first list; a list uploaded by a stream that
+    // is gone must serve another.
+    for (const int64_t tokens : {30, 70, 30}) {
+        vk::Stream stream(device());
+        const auto values = testing::random_values(static_cast<size_t>(tokens * 8), 1);
+        const Tensor q = upload(stream, values, {1, 1, tokens, 8}, DType::f32);
+        const Pattern pattern = OddRowsBlind{static_cast<uint32_t>(tokens)};
+        const auto n = static_cast<uint32_t>(tokens);
+        EXPECT_TRUE(testing::close(to_host(stream, attention(stream, q, q, q, pattern)),
+                                   reference::attention(values, values, values, pattern,
+                                                        {.q_len = n, .kv_len = n, .head_dim = 8})
+                                       .o,
+                                   testing::tolerance(DType::f32)));
+    }
+}
 
 }  // namespace
 }  // namespace fovea
