@@ -5,7 +5,7 @@
 //
 // Dispatch: (query tiles, heads, batch).
 
-#include "attention/attention_params.h"
+#include "attention_params.h"
 
 layout(push_constant) uniform Push {
     AttentionParams params;

@@ -17,5 +17,5 @@ layout(constant_id = 6) const bool HAND_ROUND = false;  // needs LANES = subgrou
 
 const uint BR = LANES * ROWS;
 
-#include "attention/attention.glsl"
-#include "attention/tile_scalar.glsl"
+#include "attention.glsl"
+#include "tile_scalar.glsl"
