@@ -34,7 +34,8 @@ const std::vector<Layer> kLayers = {
     // The enumeration of activations is part of the specification of gemm and conv2d.
     {"backend/reference", {"backend/reference", "backend/patterns", "backend/ops/activation"}},
     {"backend/ops",
-     {"backend/ops", "backend/vk", "backend/tensor", "backend/patterns", "shaders", "shaders.h"}},
+     {"backend/ops", "backend/vk", "backend/tensor", "backend/patterns", "backend/reference/noise",
+      "shaders", "shaders.h"}},
     {"backend", {"backend/tensor", "backend/vk"}},
     {"vision",
      {"vision", "backend/ops", "backend/patterns", "backend/tensor", "backend/reference/philox"}},
