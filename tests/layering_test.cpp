@@ -38,7 +38,7 @@ const std::vector<Layer> kLayers = {
       "shaders", "shaders.h"}},
     {"backend", {"backend/tensor", "backend/vk"}},
     {"vision",
-     {"vision", "backend/ops", "backend/patterns", "backend/tensor", "backend/reference/philox"}},
+     {"vision", "backend/ops", "backend/patterns", "backend/tensor", "backend/reference/noise"}},
     // Samplers and guidance are linear combinations of latents; the rest of a model is vision's.
     {"pipelines",
      {"pipelines", "vision", "backend/patterns", "backend/tensor", "backend/ops/elementwise",

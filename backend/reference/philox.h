@@ -23,9 +23,4 @@ constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter,
     return counter;
 }
 
-/// Uniform in (0, 1], exact: the logarithm of the result is always finite.
-constexpr double uniform(uint32_t bits) {
-    return (static_cast<double>(bits) + 1) * 0x1p-32;
-}
-
 }  // namespace fovea::reference
