@@ -8,20 +8,6 @@
 
 namespace fovea::reference {
 
-inline float relu(float x) {
-    return x > 0 ? x : 0;
-}
-
-/// The tanh approximation.
-inline float gelu(float x) {
-    const double u = std::sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * std::pow(x, 3));
-    return static_cast<float>(0.5 * x * (1 + std::tanh(u)));
-}
-
-inline float silu(float x) {
-    return static_cast<float>(x / (1 + std::exp(-double{x})));
-}
-
 inline float soft_clamp(float x, float limit) {
     return static_cast<float>(limit * std::tanh(double{x} / limit));
 }

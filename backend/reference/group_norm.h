@@ -1,17 +1,19 @@
 #pragma once
-/// Group norm of (b, pixels, c): the specification of backend/ops/group_norm.h, activation apart.
+/// Group norm of (b, pixels, c): the specification of backend/ops/group_norm.h.
 
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <vector>
 
+#include "backend/reference/activation.h"
+
 namespace fovea::reference {
 
 /// weight and bias: (c) or empty
 inline std::vector<float> group_norm(std::span<const float> x, size_t b, size_t c, size_t groups,
                                      std::span<const float> weight, std::span<const float> bias,
-                                     float eps) {
+                                     float eps, Activation activation) {
     const size_t pixels = x.size() / (b * c), width = c / groups;
     const auto n = static_cast<double>(pixels * width);
     std::vector<float> y(x.size());
@@ -31,7 +33,7 @@ inline std::vector<float> group_norm(std::span<const float> x, size_t b, size_t 
                     double v = (x[at(pixel, k)] - mean) / std::sqrt(variance + eps);
                     if (!weight.empty()) v *= weight[group * width + k];
                     if (!bias.empty()) v += bias[group * width + k];
-                    y[at(pixel, k)] = static_cast<float>(v);
+                    y[at(pixel, k)] = static_cast<float>(activate(v, activation));
                 }
         }
     return y;
