@@ -233,7 +233,7 @@ void add_generate(CLI::App& app) {
         ->capture_default_str();
     command
         ->add_option("--size", options->size,
-                     "WIDTHxHEIGHT, multiples of 16 from 128 to 1024; trained at 256x256")
+                     "WIDTHxHEIGHT, multiples of 16 from 128 to 512; trained at 256x256")
         ->capture_default_str();
     command
         ->add_option("--sampler", options->sampler,

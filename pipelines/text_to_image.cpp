@@ -1,5 +1,6 @@
 #include "pipelines/text_to_image.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "backend/error.h"
@@ -45,12 +46,26 @@ Tensor concatenate(vk::Stream& stream, const Tensor& a, const Tensor& b) {
     return both;
 }
 
+// Latents are checked as well: a NaN can vanish in the decoder, whose ReLU may turn it into 0.
+void refuse_broken(const Statistics& latent, const Statistics& picture) {
+    const uint64_t nan = latent.nan + picture.nan, infinite = latent.inf + picture.inf;
+    require(
+        nan == 0 && infinite == 0,
+        "[generate] the result has {} NaN and {} infinite values; nothing was written. Try a lower "
+        "--cfg or --precision fp32, and please report the settings",
+        nan, infinite);
+    require(picture.stddev >= kBlankDeviation,
+            "[generate] the picture is blank (standard deviation {:.5f}); nothing was written. Try "
+            "another "
+            "seed, more steps or a lower --cfg",
+            picture.stddev);
+}
+
 /// One request on its way: what stays the same over the steps.
 class Run {
   public:
     Run(vk::Stream& stream, const Model& model, const Request& request)
         : stream_(stream), model_(model), request_(request), guided_(request.cfg != 1) {
-        validate(request);
         const int64_t rows = request.height / Autoencoder::kDown,
                       columns = request.width / Autoencoder::kDown;
         const int64_t patch = model.dit.config().patch;
@@ -89,8 +104,18 @@ class Run {
         return linear_combination(stream_, terms);
     }
 
-    Tensor decode(const Tensor& z) const {
-        return model_.autoencoder.decode(stream_, convert(stream_, z, model_.dtype));
+    /// One picture after the other: the decoder's maps are the largest tensors of all. Throws Error
+    /// for a broken one.
+    std::vector<Image> decode(const Tensor& z, bool final = true) const {
+        std::vector<Image> images;
+        for (int64_t i = 0; i < z.dim(0); ++i) {
+            const Tensor latent = z.slice(i, 1);
+            const Tensor picture =
+                model_.autoencoder.decode(stream_, convert(stream_, latent, model_.dtype));
+            if (final) refuse_broken(statistics(stream_, latent), statistics(stream_, picture));
+            images.push_back(std::move(to_images(stream_, picture)[0]));
+        }
+        return images;
     }
 
   private:
@@ -116,35 +141,15 @@ class Run {
     Dit::Context context_;
 };
 
-// Latents are checked as well: a NaN can vanish in the decoder, whose ReLU may turn it into 0.
-void refuse_broken(const Statistics& latent, const Statistics& picture) {
-    const uint64_t nan = latent.nan + picture.nan, infinite = latent.inf + picture.inf;
-    require(
-        nan == 0 && infinite == 0,
-        "[generate] the result has {} NaN and {} infinite values; nothing was written. Try a lower "
-        "--cfg or --precision fp32, and please report the settings",
-        nan, infinite);
-    require(picture.stddev >= kBlankDeviation,
-            "[generate] the picture is blank (standard deviation {:.5f}); nothing was written. Try "
-            "another "
-            "seed, more steps or a lower --cfg",
-            picture.stddev);
-}
-
 void check_cancel(const Request& request) {
     if (request.cancel && *request.cancel) throw Cancelled();
 }
 
-}  // namespace
-
-std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
-                                    const Request& request) {
-    const auto begin = Clock::now();
+// One batch from noise to pictures.
+std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Request& request) {
     const Run run(stream, model, request);
-    const auto times = flow_times(request.steps);
-    FlowSampler sampler(request.sampler, times);
+    FlowSampler sampler(request.sampler, flow_times(request.steps));
     Tensor z = run.start();
-    if (request.on_step) request.on_step(0, request.steps);
     for (int i = 0; i < request.steps; ++i) {
         check_cancel(request);
         z = sampler.step(stream, z, i,
@@ -154,22 +159,58 @@ std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
         const bool last = i + 1 == request.steps;
         if (request.on_preview && request.preview_every > 0 && !last &&
             (i + 1) % request.preview_every == 0)
-            request.on_preview(i + 1, to_images(stream, run.decode(sampler.denoised())));
+            request.on_preview(i + 1, run.decode(sampler.denoised(), false));
     }
     check_cancel(request);
-    log::info("{} steps in {:.2f} s", request.steps, seconds_since(begin));
-    const Tensor pictures = run.decode(z);
-    for (int64_t i = 0; i < pictures.dim(0); ++i)
-        refuse_broken(statistics(stream, z.slice(i, 1)), statistics(stream, pictures.slice(i, 1)));
-    auto images = to_images(stream, pictures);
-    log::info("picture after {:.2f} s", seconds_since(begin));
+    return run.decode(z);
+}
+
+}  // namespace
+
+int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model,
+                                const Request& request) {
+    const auto& dit = model.dit.config();
+    const int64_t side = Autoencoder::kDown * dit.patch;
+    const int64_t tokens = (request.width / side) * (request.height / side);
+    const int64_t widest = std::max(dit.hidden, 3 * dit.width);
+    // Twice: guidance doubles the batch.
+    const uint64_t each = static_cast<uint64_t>(2 * tokens * widest) * bytes_of(model.dtype);
+    const auto fits = static_cast<int64_t>(device.limits.storage_buffer_range / each);
+    return std::clamp<int64_t>(fits, 1, std::min<int64_t>(kMaxBatch, std::ssize(request.seeds)));
+}
+
+std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
+                                    const Request& request) {
+    const auto begin = Clock::now();
+    validate(request);
+    const auto batch = static_cast<size_t>(batch_size(stream.device().info(), model, request));
+    const size_t count = request.seeds.size(), batches = (count + batch - 1) / batch;
+    const int total = request.steps * static_cast<int>(batches);
+    if (request.on_step) request.on_step(0, total);
+    std::vector<Image> images;
+    for (size_t i = 0; i < batches; ++i) {
+        Request part = request;
+        const auto first = request.seeds.begin() + static_cast<std::ptrdiff_t>(i * batch);
+        part.seeds.assign(first,
+                          first + static_cast<std::ptrdiff_t>(std::min(batch, count - i * batch)));
+        const int before = request.steps * static_cast<int>(i);
+        if (request.on_step)
+            part.on_step = [&](int done, int) { request.on_step(before + done, total); };
+        for (auto& image : run_batch(stream, model, part)) images.push_back(std::move(image));
+    }
+    log::info("{} picture(s), {} steps, {:.2f} s", count, request.steps, seconds_since(begin));
     return images;
 }
 
 TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
                                       const Request& request) {
-    const Run run(stream, model, request);
+    validate(request);
+    const auto batch = batch_size(stream.device().info(), model, request);
+    Request part = request;
+    part.seeds.resize(static_cast<size_t>(batch));
+    const Run run(stream, model, part);
     const Tensor z = run.start();
+    const auto count = static_cast<double>(request.seeds.size());
     Probe probe{};
     // Twice each: the first time compiles pipelines.
     for (int i = 0; i < 2; ++i) {
@@ -177,13 +218,13 @@ TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
         const auto begin = Clock::now();
         run.velocity(z, 0.5f);
         stream.wait();
-        probe.step_seconds = seconds_since(begin) * evaluations(request.sampler);
+        probe.step_seconds = seconds_since(begin) * evaluations(request.sampler) * count /
+                             static_cast<double>(batch);
     }
     for (int i = 0; i < 2; ++i) {
         const auto begin = Clock::now();
-        run.decode(z);
-        stream.wait();
-        probe.decode_seconds = seconds_since(begin);
+        run.decode(z.slice(0, 1));
+        probe.decode_seconds = seconds_since(begin) * count;
     }
     probe.peak_bytes = stream.device().peak_allocated();
     return probe;

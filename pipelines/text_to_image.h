@@ -22,7 +22,7 @@ class Cancelled : public Error {
 struct TextToImage {
     struct Request {
         std::string prompt;
-        std::vector<uint64_t> seeds{0};  ///< one picture each, computed as one batch
+        std::vector<uint64_t> seeds{0};  ///< one picture each
         int steps = 24;
         float cfg = 3;  ///< classifier-free guidance; 1: none, and half the work
         int width = 256, height = 256;
@@ -37,13 +37,20 @@ struct TextToImage {
     };
 
     static constexpr int kMultiple = 16;  ///< sides are multiples: 8× autoencoder, patches of 2
-    static constexpr int kMinSide = 128, kMaxSide = 1024;
+    static constexpr int kMinSide = 128, kMaxSide = 512;
+    static constexpr int64_t kMaxBatch = 16;
 
     /// One picture per seed. Throws Error for a request that cannot be, a NaN or a blank result,
     /// Cancelled.
     static std::vector<Image> run(vk::Stream& stream, const Model& model, const Request& request);
 
-    /// Times of one step and of decoding on this device, from one of each at the request's size.
+    /// Pictures computed together: as many as the device's bindings can hold, at most kMaxBatch. A
+    /// picture is the same in every batch.
+    static int64_t batch_size(const vk::DeviceInfo& device, const Model& model,
+                              const Request& request);
+
+    /// Times of one step and of decoding for all pictures of the request, from one batch's step and
+    /// one picture's decoding.
     struct Probe {
         double step_seconds, decode_seconds;
         uint64_t peak_bytes;  ///< device memory, weights included

@@ -56,6 +56,23 @@ TEST_F(TextToImageTest, APictureDoesNotDependOnItsBatch) {
     EXPECT_EQ(together[1].rgb, alone[0].rgb);
 }
 
+TEST_F(TextToImageTest, MorePicturesThanABatchHolds) {
+    request_.steps = 1;
+    const auto alone = run();
+    request_.seeds.assign(TextToImage::kMaxBatch + 1, 3);
+    request_.seeds.back() = 7;
+    int steps = 0;
+    request_.on_step = [&](int done, int total) {
+        EXPECT_EQ(total, 2);
+        steps = std::max(steps, done);
+    };
+    const auto many = run();
+    ASSERT_EQ(many.size(), request_.seeds.size());
+    EXPECT_EQ(steps, 2);
+    EXPECT_EQ(many.back().rgb, alone[0].rgb);
+    EXPECT_EQ(many[0].rgb, many[1].rgb);
+}
+
 TEST_F(TextToImageTest, ThePromptMatters) {
     const auto apple = run();
     request_.prompt = "a green frog on a white background";
@@ -103,7 +120,7 @@ TEST_F(TextToImageTest, BadRequestsSayWhatIsExpected) {
     request_.width = 100;
     EXPECT_NE(error().find("multiple of 16"), std::string::npos) << error();
     request_.width = 4096;
-    EXPECT_NE(error().find("1024"), std::string::npos) << error();
+    EXPECT_NE(error().find("512"), std::string::npos) << error();
     request_.width = 128;
     request_.steps = 0;
     EXPECT_NE(error().find("steps"), std::string::npos) << error();
