@@ -93,10 +93,13 @@ install_backported_mesa() {
         cat /etc/apt/sources.list 2> /dev/null || true
         echo "deb [signed-by=$KEYRING] $(mirror) $VERSION_CODENAME-backports main"
     } > "$DEPS/apt/backports.list"
-    export -f private_apt; export DEPS
-    quietly as_root bash -c "private_apt backports apt-get update && private_apt backports \
-        apt-get install -y --no-install-recommends -t $VERSION_CODENAME-backports \
-        mesa-vulkan-drivers"
+    # A shell of its own, because sudo runs programs, not functions.
+    quietly as_root bash -euc "DEPS='$DEPS'
+        $(declare -f private_apt)
+        private_apt backports apt-get update
+        private_apt backports apt-get install -y --no-install-recommends \
+            -t $VERSION_CODENAME-backports mesa-vulkan-drivers
+        rm -rf '$DEPS/apt'"
 }
 
 # ---- the private toolchain ----------------------------------------------------------------------
