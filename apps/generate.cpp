@@ -210,12 +210,11 @@ void add_generate(CLI::App& app) {
     command->footer(
         "Examples:\n"
         "  fovea generate \"a red apple on a blue background\"\n"
-        "  fovea generate \"a rocket left of a planet on a black background, 3d style\" -o "
+        "  fovea generate \"a rocket and a planet on a black background, 3d style\" -o "
         "space.png --seed 7\n"
         "  fovea generate \"a cat, blob style\" --count 8 -o cats/\n"
         "  fovea generate --from space.png --steps 40 -o better.png");
-    command->add_option("prompt", options->prompt,
-                        "What to draw: objects, relation, background colour, style");
+    command->add_option("prompt", options->prompt, "What to draw: objects, background, style");
     command->add_option("-o,--output", options->output, "A .png file, or a folder")
         ->capture_default_str();
     command->add_option("--seed", options->seed, "Same seed and device: same picture")
