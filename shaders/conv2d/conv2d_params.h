@@ -7,9 +7,9 @@ using uint = uint32_t;
 #endif
 
 struct Conv2dParams {
-    uint m, n, k;         // output pixels of the batch, output channels, input channels
-    uint height, width;   // input
-    uint rows, columns;   // output
+    uint m, n, k;        // output pixels of the batch, output channels, input channels
+    uint height, width;  // input
+    uint rows, columns;  // output
     uint stride, kernel;
 };
 
