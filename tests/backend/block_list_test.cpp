@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 #include <set>
 
 #include "backend/error.h"
@@ -118,14 +118,14 @@ TEST(BlockList, RefusesEmptyLengthsAndTiles) {
 }
 
 TEST(BlockList, HundredThousandTokensTakeSeconds) {
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();  // processor time: the machine may be busy
     const BlockList list = block_list(
         neighborhood({.shape = {30, 48, 80}}, {.window = {15, 25, 25}}), {64, 64}, 115200, 115200);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    printf("%.2f s, %.1f %% of the blocks, %.1f %% of the pairs, %zu masks\n", seconds.count(),
+    const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+    printf("%.2f s, %.1f %% of the blocks, %.1f %% of the pairs, %zu masks\n", seconds,
            100 * list.visited_share(), 100 * list.kept_share(), list.masks.size() / 128);
     EXPECT_NEAR(list.kept_share(), 15 * 25 * 25 / 115200.0, 1e-9);
-    EXPECT_LT(seconds.count(), 60);  // by keeps() of all pairs: minutes
+    EXPECT_LT(seconds, 20);  // by keeps() of all pairs: minutes
 }
 
 }  // namespace
