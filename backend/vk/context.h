@@ -8,7 +8,6 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <source_location>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,8 +20,9 @@ namespace fovea::vk {
 const char* result_name(VkResult result);
 
 /// Throws Error for a failed call; device loss says what it means.
-void check(VkResult result, const char* what,
-           std::source_location where = std::source_location::current());
+/// The caller's place by builtins: clang 14 has no std::source_location with libstdc++ 12.
+void check(VkResult result, const char* what, const char* file = __builtin_FILE(),
+           int line = __builtin_LINE());
 
 /// The process's VkInstance, alive as long as somebody holds it.
 struct Instance {

@@ -66,7 +66,7 @@ const char* result_name(VkResult result) {
     }
 }
 
-void check(VkResult result, const char* what, std::source_location where) {
+void check(VkResult result, const char* what, const char* file, int line) {
     if (result == VK_SUCCESS) return;
     if (result == VK_ERROR_DEVICE_LOST)
         fail(
@@ -75,7 +75,7 @@ void check(VkResult result, const char* what, std::source_location where) {
             "again; if it happens again, try a smaller size or another device (--device)",
             what);
     fail("[vulkan] {} failed: {} ({}), at {}:{}", what, result_name(result),
-         static_cast<int>(result), where.file_name(), where.line());
+         static_cast<int>(result), file, line);
 }
 
 Instance::Instance() {
