@@ -85,11 +85,25 @@ class Captioner:
         return ids + [0] * (LENGTH - len(ids))
 
     def name(self, index, rng):
+        """The object's name or another word for it, without an article."""
         name = self.objects[index]
         others = self.aliases.get(name)
         if others and rng.random() < 0.2:
             name = rng.choice(others)
-        return with_article(name, rng.random())
+        return name
+
+    def spans(self, tokens, names):
+        """(first, last + 1) of each name's words in the token ids, or None where a name was cut off.
+
+        Names come in the order of the caption and before its background, so the first place after the one before is it.
+        """
+        result, begin = [], 0
+        for name in names:
+            ids = [i for i in self.tokenize(name) if i]
+            places = [k for k in range(begin, len(tokens) - len(ids) + 1) if tokens[k:k + len(ids)] == ids]
+            result.append((places[0], places[0] + len(ids)) if ids and places else None)
+            begin = result[-1][1] if result[-1] else begin
+        return result
 
     def background(self, color, shade, pattern, rng):
         """A phrase such as "on a light blue striped background" or ", yellow background"."""
@@ -107,8 +121,14 @@ class Captioner:
         return ", " + phrase
 
     def caption(self, objects, relation, style, background, rng):
-        """Caption of objects (ids); `relation` of the first to the second, `style`, `background` may be None."""
-        names = [self.name(index, rng) for index in objects]
+        """(caption of objects (ids), their names in it without articles).
+
+        `relation` of the first object to the second, `style` and `background` may be None.
+        """
+        bare, names = [], []
+        for index in objects:
+            bare.append(self.name(index, rng))
+            names.append(with_article(bare[-1], rng.random()))
         if len(names) == 2:
             if relation:
                 text = rng.choice(RELATION_PHRASES[relation]).format(*names)
@@ -128,7 +148,7 @@ class Captioner:
                 text, tail = f"{text}, {phrase}", tail
             else:
                 tail = f"{tail}, {phrase}"
-        return text + tail
+        return text + tail, bare
 
 
 def write_evaluation_prompts(captioner, out, count=300, seed=2024):

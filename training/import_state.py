@@ -2,7 +2,8 @@
 
     python3 training/import_state.py --models assets/default --state /tmp/fovea
 
-Optimizer momentum is not in the files and starts anew. Checkpoints that are there already are kept.
+Optimizer momentum is not in the files and starts anew. Checkpoints that are there already are kept. Where the state
+folder holds text.pt (pretrain_text.py), the transformer's checkpoint gets that text encoder instead of the file's.
 """
 
 import json
@@ -11,7 +12,7 @@ import os
 import torch
 
 import safetensors_io
-from common import arguments, log, save_checkpoint
+from common import arguments, load_checkpoint, log, save_checkpoint
 
 
 def read(folder, name, prefix):
@@ -26,10 +27,13 @@ def read(folder, name, prefix):
 def main():
     parser = arguments(__doc__, 1)
     parser.add_argument("--models", required=True)
+    parser.add_argument("--only", default="autoencoder,evaluator,dit", help="which checkpoints to make")
     options = parser.parse_args()
 
     def write(name, content):
         path = os.path.join(options.state, name)
+        if name[:-3] not in options.only.split(","):
+            return
         if os.path.exists(path):
             log("kept", path)
         else:
@@ -47,8 +51,14 @@ def main():
         write("evaluator.pt", {"config": found[1], "model": found[0], "averaged": found[0]})
     text, dit = read(options.models, "text", "text."), read(options.models, "dit", "dit.")
     if text and dit:
-        write("dit.pt", {"text": text[0], "dit": dit[0], "averaged": {"text": text[0], "dit": dit[0]},
-                         "text_config": text[1], "config": dit[1], "step": 0, "runs": 9, "metrics": {}})
+        words, extra = text[0], {}
+        path = os.path.join(options.state, "text.pt")
+        if os.path.exists(path):
+            pretrained = load_checkpoint(path, "cpu")
+            words, extra = pretrained["averaged"], {"side": pretrained["side"]}
+            log("text encoder from", path, pretrained["probe"])
+        write("dit.pt", {"text": words, "dit": dit[0], "averaged": {"text": words, "dit": dit[0]},
+                         "text_config": text[1], "config": dit[1], "step": 0, "runs": 9, "metrics": {}, **extra})
 
 
 if __name__ == "__main__":

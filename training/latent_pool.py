@@ -1,4 +1,4 @@
-"""A pool of encoded scenes: latents and captions on the device, kept on disk between runs."""
+"""A pool of encoded scenes: latents, captions and side labels on the device, kept on disk between runs."""
 
 import json
 import os
@@ -11,8 +11,9 @@ from common import Compiled, autocast, log
 
 
 def fingerprint(autoencoder):
-    """A number that changes with the autoencoder, so that latents of another one are not used."""
-    return round(sum(p.double().abs().sum().item() for p in autoencoder.parameters()), 4)
+    """A number that changes with what makes the latents, so that those of another encoder are not used."""
+    parts = [*autoencoder.encoder.parameters(), autoencoder.latent_mean, autoencoder.latent_std]
+    return round(sum(p.double().abs().sum().item() for p in parts), 4)
 
 
 class LatentPool:
@@ -21,13 +22,14 @@ class LatentPool:
         kind = torch.float16 if device.type == "cuda" else torch.float32
         self.latents = torch.empty(capacity, channels, grid, grid, dtype=kind, device=device)
         self.tokens = torch.empty(capacity, length, dtype=torch.int16, device=device)
+        self.sides = torch.empty(capacity, length, dtype=torch.int8, device=device)  # per token, see side_loss.py
 
     def _paths(self):
-        return [os.path.join(self.folder, name) for name in ("latents.bin", "tokens.bin", "pool.json")]
+        return [os.path.join(self.folder, name) for name in ("latents.bin", "tokens.bin", "sides.bin", "pool.json")]
 
     def load(self, mark):
         """Reads the pool left by an earlier run with the same autoencoder, if there is one."""
-        latents, tokens, note = self._paths()
+        latents, tokens, sides, note = self._paths()
         if not os.path.exists(note):
             return
         with open(note) as file:
@@ -41,19 +43,21 @@ class LatentPool:
         for begin in range(0, count, 16384):
             end = min(count, begin + 16384)
             self.latents[begin:end] = torch.from_numpy(np.array(source[begin:end])).to(self.device)
-        words = np.fromfile(tokens, np.int16).reshape(stored["count"], -1)[:count]
-        self.tokens[:count] = torch.from_numpy(words).to(self.device)
+        for target, name, kind in ((self.tokens, tokens, np.int16), (self.sides, sides, np.int8)):
+            values = np.fromfile(name, kind).reshape(stored["count"], -1)[:count]
+            target[:count] = torch.from_numpy(values).to(self.device)
         self.count = count
         log(f"read {count} latents")
 
     def save(self, mark):
-        latents, tokens, note = self._paths()
+        latents, tokens, sides, note = self._paths()
         if os.path.exists(note):
             os.remove(note)  # the note comes last: without it the rest does not count
         with open(latents, "wb") as file:
             for begin in range(0, self.count, 16384):
                 file.write(self.latents[begin:min(self.count, begin + 16384)].half().cpu().numpy().tobytes())
         self.tokens[:self.count].cpu().numpy().tofile(tokens)
+        self.sides[:self.count].cpu().numpy().tofile(sides)
         with open(note, "w") as file:
             json.dump({"mark": mark, "count": self.count}, file)
 
@@ -75,6 +79,7 @@ class LatentPool:
             part = slice(self.count, self.count + room)
             self.latents[part] = latent[:room].to(self.latents.dtype)
             self.tokens[part] = torch.from_numpy(batch["tokens"][:room]).to(self.device)
+            self.sides[part] = torch.from_numpy(batch["sides"][:room]).to(self.device)
             self.count += room
             if time.time() - shown > 5:
                 shown = time.time()
@@ -87,4 +92,4 @@ class LatentPool:
 
     def batch(self, size):
         index = torch.randint(0, self.count, (size,), device=self.device)
-        return self.latents[index].float(), self.tokens[index].long()
+        return self.latents[index].float(), self.tokens[index].long(), self.sides[index].long()

@@ -180,8 +180,10 @@ class TextEncoder(nn.Module):
         self.position = nn.Embedding(config["length"], width)
         self.blocks = nn.ModuleList([TextBlock(width, config["heads"]) for _ in range(config["layers"])])
         self.norm = nn.LayerNorm(width, eps=EPS)
+        # Positions as loud as words: with a fifth of it the encoder treated captions as bags of words, and which of two
+        # objects a relation puts where never reached its states.
         nn.init.normal_(self.token.weight, std=0.5)
-        nn.init.normal_(self.position.weight, std=0.1)
+        nn.init.normal_(self.position.weight, std=0.5)
 
     def forward(self, ids):
         x = self.token(ids) + self.position.weight

@@ -1,5 +1,8 @@
 """Reads pictures with the evaluator and compares them with what they should show (docs/model-format.md, Reading)."""
 
+import json
+import os
+
 import torch
 
 from captions import COLORS, RELATIONS, STYLES
@@ -7,6 +10,12 @@ from common import autocast
 from scenes import SceneSampler
 
 REAL_SEED = 555_000
+
+
+def read_prompt_file(folder, kind, limit=None):
+    """The evaluation prompts of a kind, "single" or "pairs": dicts with the prompt and what it asks for."""
+    with open(os.path.join(folder, f"eval_{kind}.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file][:limit]
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
     python3 training/train_dit.py --minutes 9 --pool-minutes 1.5
 
 Run it again to go on from its checkpoint. Needs the autoencoder's checkpoint; the evaluator's is used for progress
-figures where it exists.
+figures where it exists. Beside the flow's loss, the text encoder is held to saying in its noun states on which side
+each object stands (side_loss.py); the linear head for this stays in the checkpoint and is not exported.
 """
 
 import json
@@ -21,7 +22,8 @@ from loading import load_autoencoder, load_evaluator
 from models import DIT_CONFIG, TEXT_CONFIG, Dit, TextEncoder, parameter_count
 from sampling import generate
 from scenes import Renderer, SceneStream
-from scoring import read_pictures, score, summary
+from scoring import read_pictures, read_prompt_file, score, summary
+from side_loss import SideHead, side_loss
 
 
 def split_parameters(text_encoder, dit):
@@ -33,11 +35,15 @@ def split_parameters(text_encoder, dit):
     return matrices, others
 
 
-def make_loss(text_encoder, dit):
-    def loss(z, noise, t, ids):
+def make_loss(text_encoder, dit, head, side_weight):
+    def loss(z, noise, t, ids, sides):
+        """(loss to minimise, flow's part of it, share of nouns whose side is read right)."""
         mixed = (1 - t[:, None, None, None]) * z + t[:, None, None, None] * noise
-        velocity = dit(mixed, t, text_encoder(ids)).float()
-        return (velocity - (noise - z)).pow(2).mean()
+        states = text_encoder(ids)
+        velocity = dit(mixed, t, states).float()
+        flow = (velocity - (noise - z)).pow(2).mean()
+        side, right = side_loss(head(states), sides)
+        return flow + side_weight * side, flow.detach(), right
     return loss
 
 
@@ -52,8 +58,7 @@ def read_prompts(folder, captioner, limit=None):
     """The evaluation prompts by kind: (expected, token ids)."""
     result = {}
     for kind in ("single", "pairs"):
-        with open(os.path.join(folder, f"eval_{kind}.jsonl"), encoding="utf-8") as file:
-            entries = [json.loads(line) for line in file][:limit]
+        entries = read_prompt_file(folder, kind, limit)
         result[kind] = (entries, torch.tensor([captioner.tokenize(entry["prompt"]) for entry in entries]))
     return result
 
@@ -69,6 +74,8 @@ def main():
     parser.add_argument("--average", type=float, default=0.999)
     parser.add_argument("--decay", type=int, default=1, help="0: the rates stay, for a run that another one follows")
     parser.add_argument("--flat", type=float, default=0.3, help="share of the run before the rates fall")
+    parser.add_argument("--side-weight", type=float, default=0.05)
+    parser.add_argument("--only-pool", action="store_true", help="encode scenes, keep them on disk, do not train")
     parser.add_argument("--check-prompts", type=int, default=100)
     parser.add_argument("--save-pool", type=int, default=1, help="keep the latents on disk for the next run")
     options = parser.parse_args()
@@ -78,7 +85,7 @@ def main():
     runs = previous["runs"] + 1 if previous else 0
     device = torch.device(options.device)
     seed = options.seed + 1000 * runs
-    stream = SceneStream(options.data, options.encode_batch, 41 + seed, "default", options.workers)
+    stream = SceneStream(options.data, options.encode_batch, 41 + seed, "relations", options.workers)
     set_up(options.device, seed)
     captioner = Captioner(options.data)
     text_config = dict(TEXT_CONFIG, vocabulary=len(captioner.words))
@@ -101,10 +108,14 @@ def main():
             except OSError as error:  # a full disk must not end the run
                 log("latents not saved:", error)
     stream.close()
+    if options.only_pool:
+        return
 
     text_encoder, dit = TextEncoder(text_config).to(device), Dit(DIT_CONFIG).to(device)
     matrices, others = split_parameters(text_encoder, dit)
+    head = SideHead(text_config["width"]).to(device)
     muon, optimizer = Muon(matrices, options.matrix_lr), adamw(others, options.lr)
+    head_optimizer = adamw(head.parameters(), options.lr)  # its own: checkpoints from before the head stay readable
     average = Average([text_encoder, dit], options.average)
     step, best = 0, None
     if previous:
@@ -116,6 +127,8 @@ def main():
             average.load(previous["average"])
         else:
             average.copy()
+        if "side" in previous:
+            head.load_state_dict(previous["side"])
         step = previous["step"]
         log(f"resumed from {path} at step {step}")
     previous = None
@@ -136,37 +149,43 @@ def main():
         average.swap()
         save_checkpoint(path, {"text": text_encoder.state_dict(), "dit": dit.state_dict(), "muon": muon.state(),
                                "optimizer": optimizer.state_dict(), "average": average.state(), "averaged": averaged,
-                               "text_config": text_config, "config": DIT_CONFIG, "step": step, "runs": runs,
-                               "metrics": metrics})
+                               "side": head.state_dict(), "text_config": text_config, "config": DIT_CONFIG,
+                               "step": step, "runs": runs, "metrics": metrics})
         log(f"step {step}: {json.dumps(metrics)}; saved")
 
     options_steps = 24 if device.type == "cuda" else 2
-    loss_function = Compiled(make_loss(text_encoder, dit), options.compile and device.type == "cuda")
+    loss_function = Compiled(make_loss(text_encoder, dit, head, options.side_weight),
+                             options.compile and device.type == "cuda")
     dit.grid(16, 16, next(dit.parameters()).device)  # made outside the compiled function
     clock = Clock(options.minutes, reserve=12 if device.type == "cuda" else 0, warm_up=200, begin=begin)
-    shown, saved, first, total = time.time(), time.time(), step, []
+    shown, saved, first, total, heard = time.time(), time.time(), step, [], []
     while not clock.done():
         factor = clock.factor(floor=0.01, flat=options.flat if options.decay else 0.999)
         set_rate(optimizer, options.lr * factor)
-        z, ids = pool.batch(options.batch)
-        ids = ids * (torch.rand(len(ids), 1, device=device) > 0.1)
+        set_rate(head_optimizer, options.lr * factor)
+        z, ids, sides = pool.batch(options.batch)
+        told = torch.rand(len(ids), 1, device=device) > 0.1
+        ids, sides = ids * told, sides * told
         noise, t = torch.randn_like(z), sample_times(len(z), device)
         with autocast(device):
-            loss = loss_function(z, noise, t, ids)
-        for parameter in matrices + others:
+            loss, flow, right = loss_function(z, noise, t, ids, sides)
+        for parameter in [*matrices, *others, *head.parameters()]:
             parameter.grad = None
         loss.backward()
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         muon.step(factor)
         optimizer.step()
+        head_optimizer.step()
         average.update()
         step += 1
-        total.append(loss.detach())
+        total.append(flow)
+        heard.append(right)
         if time.time() - shown > 5:
             rate = (step - first) / (time.time() - shown)
             mean = torch.stack(total).mean().item()
-            log(f"step {step} {clock.progress():4.0%} loss {mean:.4f} {rate * options.batch:.0f} latents/s")
-            shown, first, total = time.time(), step, []
+            log(f"step {step} {clock.progress():4.0%} loss {mean:.4f} {rate * options.batch:.0f} latents/s, "
+                f"sides {torch.stack(heard).mean().item():.3f} right")
+            shown, first, total, heard = time.time(), step, [], []
             if not math.isfinite(mean):
                 raise SystemExit("loss is not finite")
         if time.time() - saved > 120:

@@ -1,0 +1,89 @@
+#!/bin/bash
+# Goes on from the exported models until relations are obeyed: text encoder, pool of latents, training, evaluation.
+#
+#   training/run_all.sh start      in the background; prints the folder of the logs
+#   training/run_all.sh status     what is done, and the last lines of every log
+#   training/run_all.sh wait 500   returns when all is done, or after 500 seconds (exit status 3)
+#   training/run_all.sh stop       ends the run; start goes on from the last checkpoints
+#
+# Each part leaves a mark when it is done, so start after a stop (or a lost connection) does only what is missing.
+# Settings, by environment: MODELS, DATA, STATE, OUT, PYTHON, TEXT_MIN, POOL_MIN, TRAIN_MIN, TEXT_X, TRAIN_X, EVAL_X.
+set -u
+self=$(readlink -f "$0")
+cd "$(dirname "$self")/.."
+MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} OUT=${OUT:-out/run} PYTHON=${PYTHON:-python3}
+TEXT_MIN=${TEXT_MIN:-2} POOL_MIN=${POOL_MIN:-3} TRAIN_MIN=${TRAIN_MIN:-8.5}
+export PYTHONUNBUFFERED=1
+mkdir -p "$OUT/logs"
+
+# 510,000 latents are 12.5 GB: in memory where there is room, else on disk.
+if [ -z "${STATE:-}" ]; then
+  free=$(df -BG --output=avail /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)
+  [ "${free:-0}" -gt 40 ] && STATE=/dev/shm/fovea || STATE=/tmp/fovea
+fi
+
+# part NAME SECONDS COMMAND...: runs a part once, with a log; after a failure once more.
+part() {
+  local name=$1 limit=$2 code=1 try
+  shift 2
+  [ -e "$OUT/logs/$name.done" ] && return 0
+  for try in 1 2; do
+    echo "== $(date -u +%T) $*" >> "$OUT/logs/$name.log"
+    timeout -k 10 "$limit" "$@" >> "$OUT/logs/$name.log" 2>&1
+    code=$?
+    echo "== $(date -u +%T) exit status $code" >> "$OUT/logs/$name.log"
+    [ $code = 0 ] && touch "$OUT/logs/$name.done" && return 0
+  done
+  return $code
+}
+
+seconds() { awk "BEGIN { print int($1 * 60 + 120) }"; }
+
+script() { echo "$PYTHON training/$1 --data $DATA --state $STATE"; }
+
+run_all() {
+  mkdir -p "$STATE"
+  part import1 120 $(script import_state.py) --models "$MODELS" --only autoencoder,evaluator || return 1
+  # The text encoder is small: it learns its sides while scenes are drawn and encoded.
+  part text "$(seconds "$TEXT_MIN")" $(script pretrain_text.py) --models "$MODELS" --minutes "$TEXT_MIN" \
+    --workers 4 ${TEXT_X:-} & local text=$!
+  part pool "$(seconds "$POOL_MIN")" $(script train_dit.py) --only-pool --pool-minutes "$POOL_MIN" --workers 8 || return 1
+  wait $text || return 1
+  part import2 120 $(script import_state.py) --models "$MODELS" --only dit || return 1
+  part train "$(seconds "$TRAIN_MIN")" $(script train_dit.py) --minutes "$TRAIN_MIN" --pool-minutes 0 \
+    --workers 0 --flat 0.4 ${TRAIN_X:-} || return 1
+  part export 120 $(script export.py) --out "$OUT/models" --commit "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+  part evaluate 240 $(script evaluate.py) --out "$OUT/eval" ${EVAL_X:-}
+}
+
+running() { [ -e "$OUT/pid" ] && kill -0 "$(cat "$OUT/pid")" 2>/dev/null; }
+
+case "${1:-}" in
+  start)
+    running && { echo "already running: $(cat "$OUT/pid")"; exit 1; }
+    rm -f "$OUT/ended"
+    setsid "$self" run < /dev/null > "$OUT/logs/run.log" 2>&1 &
+    echo $! > "$OUT/pid"
+    echo "$OUT/logs" ;;
+  run)
+    echo $$ > "$OUT/pid"
+    run_all
+    echo "exit status $?" | tee "$OUT/ended" ;;
+  status)
+    for log in "$OUT"/logs/*.log; do
+      echo "-- $(basename "$log" .log) $([ -e "${log%.log}.done" ] && echo done)"
+      tail -n 2 "$log"
+    done
+    if running; then echo "running"; else cat "$OUT/ended" 2>/dev/null || echo "stopped"; fi ;;
+  wait)
+    end=$(($(date +%s) + ${2:-500}))
+    while running; do
+      [ "$(date +%s)" -ge $end ] && exit 3
+      sleep 2
+    done
+    cat "$OUT/ended" 2>/dev/null || exit 1 ;;
+  stop)
+    running && kill -- "-$(cat "$OUT/pid")" ;;
+  *)
+    sed -n '2,10p' "$self"; exit 2 ;;
+esac
