@@ -53,7 +53,8 @@ run_all() {
   part train "$(seconds "$TRAIN_MIN")" $(script train_dit.py) --minutes "$TRAIN_MIN" --pool-minutes 0 \
     --workers 0 --flat 0.4 ${TRAIN_X:-} || return 1
   part export 120 $(script export.py) --out "$OUT/models" --commit "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
-  part evaluate 240 $(script evaluate.py) --out "$OUT/eval" ${EVAL_X:-}
+  local exported=$?
+  part evaluate 240 $(script evaluate.py) --out "$OUT/eval" ${EVAL_X:-} && return $exported
 }
 
 running() { [ -e "$OUT/pid" ] && kill -0 "$(cat "$OUT/pid")" 2>/dev/null; }
