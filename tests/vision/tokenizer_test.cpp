@@ -47,6 +47,8 @@ TEST(Tokenizer, endings_are_tried_in_order) {
     EXPECT_THAT(tokenizer().encode("glass bus cats boxes houses beaches glasses", 7).words,
                 ElementsAre("glass", "bus", "cat", "box", "house", "beach", "glass"));
     EXPECT_THAT(unknown_words(tokenizer().encode("s es", 2)), ElementsAre("s", "es"));
+    const Tokenizer close = Tokenizer::parse("<pad>\nax\naxe\na\nas\n", "test");
+    EXPECT_THAT(close.encode("axes as", 2).words, ElementsAre("axe", "as"));
 }
 
 TEST(Tokenizer, any_ascii_character_but_letters_and_digits_separates) {

@@ -212,6 +212,16 @@ TEST(Weights, written_files_come_back_from_the_disk) {
     EXPECT_TRUE(weights.floats("none", {2, 0}).empty());
     EXPECT_EQ(weights.metadata().at("config"), "{}");
 
+    const std::vector<std::byte> file = read_file(folder / "a", 10000);
+    uint64_t header_bytes = 0;
+    std::memcpy(&header_bytes, file.data(), 8);
+    EXPECT_EQ(header_bytes % 8, 0u);
+    for (const std::string& name : weights.names()) {  // the mapping begins at a page
+        const TensorInfo& info = weights.info(name);
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(info.bytes.data()) % byte_size(info.type), 0u)
+            << name;
+    }
+
     const std::vector<NamedTensor> other_order(tensors.rbegin(), tensors.rend());
     write_safetensors(folder / "b", other_order, {{"config", "{}"}});
     EXPECT_EQ(read_file(folder / "a", 10000), read_file(folder / "b", 10000));
