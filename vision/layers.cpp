@@ -60,6 +60,24 @@ Affine Loader::affine(const std::string& name, int64_t n) const {
     return {tensor(name + ".weight", {n}), tensor(name + ".bias", {n})};
 }
 
+EncoderBlock load_encoder_block(const Loader& weights, int64_t width) {
+    const int64_t hidden = weights.extent("fc1.weight", 0);
+    return {.norm1 = weights.affine("norm1", width),
+            .norm2 = weights.affine("norm2", width),
+            .qkv = weights.linear("qkv", width, 3 * width),
+            .out = weights.linear("out", width, width),
+            .fc1 = weights.linear("fc1", width, hidden),
+            .fc2 = weights.linear("fc2", hidden, width)};
+}
+
+Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const Tensor& x,
+                            const Tensor& heads) {
+    const Tensor y = linear_residual(stream, merge_heads(stream, heads), block.out, x);
+    const Tensor h =
+        linear(stream, layer_norm(stream, y, block.norm2), block.fc1, Activation::gelu);
+    return linear_residual(stream, h, block.fc2, y);
+}
+
 nlohmann::json model_config(const Weights& weights, const std::string& type) {
     const auto found = weights.metadata().find("config");
     require(found != weights.metadata().end(),

@@ -51,6 +51,17 @@ class Loader {
     std::string prefix_;
 };
 
+/// The pre-norm block that the text encoder and the evaluator have in common.
+struct EncoderBlock {
+    Affine norm1, norm2;
+    Linear qkv, out, fc1, fc2;
+};
+/// The width of the hidden layer comes from the stored shape.
+EncoderBlock load_encoder_block(const Loader& weights, int64_t width);
+/// x plus the attention's heads (batch, heads, tokens, head_dim) projected, plus the MLP of that.
+Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const Tensor& x,
+                            const Tensor& heads);
+
 /// The JSON object under "config" in a weights file's metadata; throws Error when it is missing or
 /// its "type" is another.
 nlohmann::json model_config(const Weights& weights, const std::string& type);

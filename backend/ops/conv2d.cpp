@@ -1,22 +1,12 @@
 #include "backend/ops/conv2d.h"
 
 #include "backend/error.h"
+#include "backend/ops/dispatch.h"
 #include "backend/ops/tile.h"
 #include "shaders.h"
 #include "shaders/conv2d/conv2d_params.h"
 
 namespace fovea {
-namespace {
-
-void require_option(const Tensor& option, const char* name, const Shape& shape, DType dtype) {
-    if (!option) return;
-    require(option.shape() == shape && option.dtype() == dtype,
-            "[conv2d] expected {} {} of {}, found {} of {}", name, to_string(shape), name_of(dtype),
-            to_string(option.shape()), name_of(option.dtype()));
-}
-
-}  // namespace
-
 Tensor conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w, const Conv2dOptions& options) {
     require(x && w, "[conv2d] expected x and w, found an absent tensor");
     require(x.dtype() == DType::f32 || x.dtype() == DType::f16,
@@ -32,8 +22,8 @@ Tensor conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w, const Conv2d
     require(stride >= 1, "[conv2d] expected a stride of at least 1, found {}", stride);
     const Shape y_shape{x.dim(0), (x.dim(1) + stride - 1) / stride,
                         (x.dim(2) + stride - 1) / stride, w.dim(3)};
-    require_option(options.bias, "bias", {w.dim(3)}, x.dtype());
-    require_option(options.residual, "residual", y_shape, x.dtype());
+    require_like("conv2d", "bias", options.bias, {w.dim(3)}, x.dtype());
+    require_like("conv2d", "residual", options.residual, y_shape, x.dtype());
 
     vk::Device& device = stream.device();
     const int64_t m = y_shape[0] * y_shape[1] * y_shape[2], n = w.dim(3), k = w.dim(2);

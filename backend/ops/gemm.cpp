@@ -1,22 +1,12 @@
 #include "backend/ops/gemm.h"
 
 #include "backend/error.h"
+#include "backend/ops/dispatch.h"
 #include "backend/ops/tile.h"
 #include "shaders.h"
 #include "shaders/gemm/gemm_params.h"
 
 namespace fovea {
-namespace {
-
-void require_option(const Tensor& option, const char* name, const Shape& shape, DType dtype) {
-    if (!option) return;
-    require(option.shape() == shape && option.dtype() == dtype,
-            "[gemm] expected {} {} of {}, found {} of {}", name, to_string(shape), name_of(dtype),
-            to_string(option.shape()), name_of(option.dtype()));
-}
-
-}  // namespace
-
 Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOptions& options) {
     require(x && w, "[gemm] expected x and w, found an absent tensor");
     require(x.dtype() == DType::f32 || x.dtype() == DType::f16,
@@ -29,10 +19,10 @@ Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOpti
     const int64_t k = w.dim(0), n = w.dim(1), m = x.numel() / k;
     Shape y_shape = x.shape();
     y_shape.back() = n;
-    require_option(options.bias, "bias", {n}, x.dtype());
-    require_option(options.residual, "residual", y_shape, x.dtype());
+    require_like("gemm", "bias", options.bias, {n}, x.dtype());
+    require_like("gemm", "residual", options.residual, y_shape, x.dtype());
     const int64_t batch = options.gate ? options.gate.dim(0) : 1;
-    require_option(options.gate, "gate", {batch, n}, x.dtype());
+    require_like("gemm", "gate", options.gate, {batch, n}, x.dtype());
     require(m % batch == 0, "[gemm] expected rows of x a multiple of the gate's {}, found {}",
             batch, m);
 

@@ -44,15 +44,8 @@ Evaluator::Evaluator(vk::Stream& stream, const Weights& weights, DType dtype)
     }
     for (int64_t i = 0; i < config_.layers; ++i) {
         const Loader b = evaluator.at("blocks." + std::to_string(i));
-        const int64_t hidden = b.extent("fc1.weight", 0);
-        blocks_.push_back({.norm1 = b.affine("norm1", width),
-                           .norm2 = b.affine("norm2", width),
-                           .qkv = b.linear("qkv", width, 3 * width),
-                           .out = b.linear("out", width, width),
-                           .fc1 = b.linear("fc1", width, hidden),
-                           .fc2 = b.linear("fc2", hidden, width),
-                           .q_norm = b.tensor("q_norm.weight", {head_dim}),
-                           .k_norm = b.tensor("k_norm.weight", {head_dim})});
+        blocks_.push_back({load_encoder_block(b, width), b.tensor("q_norm.weight", {head_dim}),
+                           b.tensor("k_norm.weight", {head_dim})});
     }
     norm_ = evaluator.affine("norm", width);
     objects_ = evaluator.linear("objects", width, config_.objects + 1);
@@ -82,11 +75,10 @@ Evaluator::Logits Evaluator::forward(vk::Stream& stream, const Tensor& pictures)
         k_rope.norm_weight = b.k_norm;
         const Tensor qkv = split_heads(
             stream, linear(stream, layer_norm(stream, x, b.norm1), b.qkv), 3, config_.heads);
-        Tensor h = attention(stream, rope(stream, qkv.index(0), q_rope),
-                             rope(stream, qkv.index(1), k_rope), qkv.index(2), dense());
-        x = linear_residual(stream, merge_heads(stream, h), b.out, x);
-        h = linear(stream, layer_norm(stream, x, b.norm2), b.fc1, Activation::gelu);
-        x = linear_residual(stream, h, b.fc2, x);
+        x = finish_encoder_block(
+            stream, b, x,
+            attention(stream, rope(stream, qkv.index(0), q_rope),
+                      rope(stream, qkv.index(1), k_rope), qkv.index(2), dense()));
     }
     x = layer_norm(stream, x, norm_);
     const Tensor mean = mean_tokens(stream, x);

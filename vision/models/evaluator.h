@@ -33,10 +33,8 @@ class Evaluator {
     Logits forward(vk::Stream& stream, const Tensor& pictures) const;
 
   private:
-    struct Block {
-        Affine norm1, norm2;
-        Linear qkv, out, fc1, fc2;
-        Tensor q_norm, k_norm;
+    struct Block : EncoderBlock {
+        Tensor q_norm, k_norm;  ///< (head_dim)
     };
     EvaluatorConfig config_;
     Tensor input_scale_, input_shift_;  ///< (3): x·2 − 1

@@ -23,14 +23,7 @@ TextEncoder::TextEncoder(vk::Stream& stream, const Weights& weights, DType dtype
     words_ = text.tensor("token.weight", {config_.vocabulary, width});
     positions_ = text.tensor("position.weight", {config_.length, width});
     for (int64_t i = 0; i < config_.layers; ++i) {
-        const Loader block = text.at("blocks." + std::to_string(i));
-        const int64_t hidden = block.extent("fc1.weight", 0);
-        blocks_.push_back({.norm1 = block.affine("norm1", width),
-                           .norm2 = block.affine("norm2", width),
-                           .qkv = block.linear("qkv", width, 3 * width),
-                           .out = block.linear("out", width, width),
-                           .fc1 = block.linear("fc1", width, hidden),
-                           .fc2 = block.linear("fc2", hidden, width)});
+        blocks_.push_back(load_encoder_block(text.at("blocks." + std::to_string(i)), width));
     }
     norm_ = text.affine("norm", width);
 }
@@ -50,10 +43,8 @@ Tensor TextEncoder::forward(vk::Stream& stream, std::span<const int32_t> ids) co
         const Tensor qkv =
             split_heads(stream, linear(stream, layer_norm(stream, x, block.norm1), block.qkv), 3,
                         config_.heads);
-        Tensor h = attention(stream, qkv.index(0), qkv.index(1), qkv.index(2), dense());
-        x = linear_residual(stream, merge_heads(stream, h), block.out, x);
-        h = linear(stream, layer_norm(stream, x, block.norm2), block.fc1, Activation::gelu);
-        x = linear_residual(stream, h, block.fc2, x);
+        x = finish_encoder_block(
+            stream, block, x, attention(stream, qkv.index(0), qkv.index(1), qkv.index(2), dense()));
     }
     return layer_norm(stream, x, norm_);
 }

@@ -23,13 +23,9 @@ class TextEncoder {
     Tensor forward(vk::Stream& stream, std::span<const int32_t> ids) const;
 
   private:
-    struct Block {
-        Affine norm1, norm2;
-        Linear qkv, out, fc1, fc2;
-    };
     TextEncoderConfig config_;
     Tensor words_, positions_;  ///< (vocabulary, width), (length, width)
-    std::vector<Block> blocks_;
+    std::vector<EncoderBlock> blocks_;
     Affine norm_;
 };
 
