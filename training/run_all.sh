@@ -7,7 +7,8 @@
 #   training/run_all.sh stop       ends the run; start goes on from the last checkpoints
 #
 # Each part leaves a mark when it is done, so start after a stop (or a lost connection) does only what is missing.
-# Settings, by environment: MODELS, DATA, STATE, OUT, PYTHON, TEXT_MIN, POOL_MIN, TRAIN_MIN, TEXT_X, TRAIN_X, EVAL_X.
+# Settings, by environment: MODELS, DATA, STATE, OUT, PYTHON, TEXT_MIN, POOL_MIN, TRAIN_MIN, TEXT_X, TRAIN_X, EVAL_X;
+# COMMIT, which the exported files name, where this is a copy without .git.
 set -u
 self=$(readlink -f "$0")
 cd "$(dirname "$self")/.."
@@ -52,7 +53,7 @@ run_all() {
   part import2 120 $(script import_state.py) --models "$MODELS" --only dit || return 1
   part train "$(seconds "$TRAIN_MIN")" $(script train_dit.py) --minutes "$TRAIN_MIN" --pool-minutes 0 \
     --workers 0 --flat 0.4 ${TRAIN_X:-} || return 1
-  part export 120 $(script export.py) --out "$OUT/models" --commit "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+  part export 120 $(script export.py) --out "$OUT/models" --commit "${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}"
   local exported=$?
   part evaluate 240 $(script evaluate.py) --out "$OUT/eval" ${EVAL_X:-} && return $exported
 }
@@ -86,5 +87,5 @@ case "${1:-}" in
   stop)
     running && kill -- "-$(cat "$OUT/pid")" ;;
   *)
-    sed -n '2,10p' "$self"; exit 2 ;;
+    sed -n '2,11p' "$self"; exit 2 ;;
 esac
