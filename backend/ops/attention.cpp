@@ -8,7 +8,7 @@
 
 #include "backend/error.h"
 #include "backend/log.h"
-#include "backend/patterns/block_list.h"
+#include "backend/patterns/planner.h"
 #include "shaders.h"
 #include "shaders/attention/attention_params.h"
 

@@ -4,12 +4,14 @@
 #include <span>
 #include <vector>
 
-#include "backend/patterns/pattern.h"
-
 /// What the attention kernels walk instead of a pattern: for every tile of queries the tiles of
 /// keys it sees, each full or partial with a bit mask. The ragged last tile of keys is a partial
 /// block like any other, so kernels have no border case. Windows repeat by translation: identical
 /// masks are stored once, and so are identical lists (dense has one).
+///
+/// Tiles cut sequences of slots. An order says which token a slot holds, so that a tile can be a
+/// box of a 2-D or 3-D grid, or a stretch of a reordered sequence: kernels gather and scatter rows
+/// by it, and no permutation has a pass of its own.
 namespace fovea {
 
 /// Queries × keys of one block.
@@ -20,6 +22,7 @@ struct TileShape {
 
 struct BlockList {
     static constexpr uint32_t kFull = 0xffffffff;
+    static constexpr uint32_t kNoToken = 0xffffffff;
 
     struct Block {
         uint32_t key_tile;  ///< tiles of extra keys are numbered after those of the keys
@@ -32,6 +35,9 @@ struct BlockList {
 
     TileShape tile;
     uint32_t q_len = 0, kv_len = 0, extra_len = 0;
+    /// Token of each slot, whole tiles long; kNoToken where a tile sticks out. Empty: slot i holds
+    /// token i. Extra keys are not among them.
+    std::vector<uint32_t> q_order, k_order;
     std::vector<Row> rows;  ///< one a query tile
     std::vector<Block> blocks;
     std::vector<uint32_t>
@@ -40,18 +46,18 @@ struct BlockList {
 
     uint32_t mask_words() const { return (tile.k + 31) / 32; }
     uint32_t query_tiles() const { return static_cast<uint32_t>(rows.size()); }
-    uint32_t key_tiles() const { return (kv_len + tile.k - 1) / tile.k; }
+    uint32_t key_tiles() const {
+        return k_order.empty() ? (kv_len + tile.k - 1) / tile.k
+                               : static_cast<uint32_t>(k_order.size() / tile.k);
+    }
     uint32_t extra_tiles() const { return (extra_len + tile.k - 1) / tile.k; }
     uint64_t visited_blocks() const;
     /// Share of all blocks that are visited, and share of all (query, key) pairs that are kept.
     double visited_share() const;
     double kept_share() const;
     std::span<const Block> row(uint32_t query_tile) const;
-    bool bit(const Block& block, uint32_t q, uint32_t k) const;  ///< inside the block
+    bool bit(const Block& block, uint32_t q, uint32_t k) const;  ///< inside the block, by slots
+    uint64_t bytes() const;  ///< of everything above: what the device holds too
 };
-
-/// `extra_len` keys follow that every query sees.
-BlockList block_list(const Pattern& pattern, TileShape tile, uint32_t q_len, uint32_t kv_len,
-                     uint32_t extra_len = 0);
 
 }  // namespace fovea

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "backend/patterns/block_list.h"
+
 /// A pattern is data: the rule which keys a query sees. The CPU reference calls keeps(), block
 /// lists for the device are built from it, so that oracle and device cannot disagree about the
 /// rule.
@@ -64,6 +66,32 @@ concept HasRuns = requires(const P& pattern, uint32_t q, std::vector<TokenRange>
     pattern.runs(q, runs);
 };
 
+/// Optional: heads differ. head(h) is the pattern of head h < heads(); keeps() is that of head 0.
+template <typename P>
+concept HasHeads = requires(const P& pattern, uint32_t h) {
+    { pattern.heads() } -> std::convertible_to<uint32_t>;
+    pattern.head(h);
+};
+
+/// Optional, for speed and for an order of its own: the block list in tiles of this shape, without
+/// extra keys. Only of patterns with a grid.
+template <typename P>
+concept HasBlocks = requires(const P& pattern, TileShape tile) {
+    { pattern.blocks(tile) } -> std::same_as<BlockList>;
+};
+
+/// Optional: the rule is constant on blocks of this shape, so tiles that divide it need no masks.
+template <typename P>
+concept HasGranularity = requires(const P& pattern) {
+    { pattern.granularity() } -> std::same_as<TileShape>;
+};
+
+/// Optional: throws Error where the pattern does not fit these lengths (patterns without a grid).
+template <typename P>
+concept HasAccepts = requires(const P& pattern, uint32_t n) {
+    pattern.accepts(n, n);
+};
+
 /// Any pattern, as a cheap shared value.
 class Pattern {
   public:
@@ -77,6 +105,12 @@ class Pattern {
     Cover cover(TokenRange queries, TokenRange keys) const { return rule_->cover(queries, keys); }
     bool has_runs() const { return rule_->has_runs(); }
     void runs(uint32_t q, std::vector<TokenRange>& out) const { rule_->runs(q, out); }
+    uint32_t heads() const { return rule_->heads(); }  ///< 0: all heads alike, any number
+    Pattern head(uint32_t h) const { return heads() == 0 ? *this : rule_->head(h); }
+    bool has_blocks() const { return rule_->has_blocks(); }
+    BlockList blocks(TileShape tile) const { return rule_->blocks(tile); }
+    TileShape granularity() const { return rule_->granularity(); }  ///< {0, 0}: of single tokens
+    void accepts(uint32_t q_len, uint32_t kv_len) const { rule_->accepts(q_len, kv_len); }
 
   private:
     struct Rule {
@@ -86,6 +120,12 @@ class Pattern {
         virtual Cover cover(TokenRange queries, TokenRange keys) const = 0;
         virtual bool has_runs() const = 0;
         virtual void runs(uint32_t q, std::vector<TokenRange>& out) const = 0;
+        virtual uint32_t heads() const = 0;
+        virtual Pattern head(uint32_t h) const = 0;
+        virtual bool has_blocks() const = 0;
+        virtual BlockList blocks(TileShape tile) const = 0;
+        virtual TileShape granularity() const = 0;
+        virtual void accepts(uint32_t q_len, uint32_t kv_len) const = 0;
         const Grid grid;
         const std::string key;
     };
@@ -105,6 +145,35 @@ class Pattern {
         void runs([[maybe_unused]] uint32_t q,
                   [[maybe_unused]] std::vector<TokenRange>& out) const override {
             if constexpr (HasRuns<P>) pattern.runs(q, out);
+        }
+        uint32_t heads() const override {
+            if constexpr (HasHeads<P>)
+                return pattern.heads();
+            else
+                return 0;
+        }
+        Pattern head([[maybe_unused]] uint32_t h) const override {
+            if constexpr (HasHeads<P>)
+                return Pattern(pattern.head(h));
+            else
+                return Pattern(pattern);
+        }
+        bool has_blocks() const override { return HasBlocks<P>; }
+        BlockList blocks([[maybe_unused]] TileShape tile) const override {
+            if constexpr (HasBlocks<P>)
+                return pattern.blocks(tile);
+            else
+                return {};
+        }
+        TileShape granularity() const override {
+            if constexpr (HasGranularity<P>)
+                return pattern.granularity();
+            else
+                return {0, 0};
+        }
+        void accepts([[maybe_unused]] uint32_t q_len,
+                     [[maybe_unused]] uint32_t kv_len) const override {
+            if constexpr (HasAccepts<P>) pattern.accepts(q_len, kv_len);
         }
         P pattern;
     };

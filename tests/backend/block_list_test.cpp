@@ -1,4 +1,4 @@
-#include "backend/patterns/block_list.h"
+#include "backend/patterns/planner.h"
 
 #include <gtest/gtest.h>
 
