@@ -1,0 +1,112 @@
+#include "backend/ops/block_mass.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "backend/ops/dispatch.h"
+#include "backend/patterns/planner.h"
+#include "shaders.h"
+#include "shaders/attention/block_mass_params.h"
+
+namespace fovea {
+namespace {
+
+/// The plan's lists one after another, see block_mass_params.h.
+std::vector<int32_t> words_of(const Plan& plan, uint32_t heads) {
+    std::vector<uint32_t> words(heads);
+    std::vector<uint32_t> records;
+    const auto here = [&] { return static_cast<uint32_t>(words.size()); };
+    const auto order_at = [&](const std::vector<uint32_t>& order) {
+        if (order.empty()) return shared::BLOCK_MASS_NONE;
+        const uint32_t at = here();
+        words.insert(words.end(), order.begin(), order.end());
+        return at;
+    };
+    for (const BlockList& list : plan.lists) {
+        const uint32_t rows_at = here();
+        for (const auto& row : list.rows) words.insert(words.end(), {row.first, row.count});
+        const uint32_t blocks_at = here();
+        for (const auto& block : list.blocks)
+            words.insert(words.end(), {block.key_tile, block.mask});
+        const uint32_t masks_at = here();
+        words.insert(words.end(), list.masks.begin(), list.masks.end());
+        const uint32_t q_order_at = order_at(list.q_order), k_order_at = order_at(list.k_order);
+        records.push_back(here());
+        words.insert(words.end(), {rows_at, blocks_at, masks_at, q_order_at, k_order_at});
+    }
+    for (uint32_t h = 0; h < heads; ++h)
+        words[h] = records[plan.list_of_head.empty() ? 0 : plan.list_of_head[h]];
+    require(words.size() < (uint64_t{1} << 32), "[block_mass] block list of {} words, at most 2^32",
+            words.size());
+    return {words.begin(), words.end()};
+}
+
+struct Kernel {
+    uint32_t lanes, rows, keys, chunk;
+    bool unroll, hand_round;
+};
+
+Kernel choose_kernel(const vk::Stream& stream, uint32_t block_q, uint32_t block_k) {
+    const uint32_t subgroup = stream.device().info().limits.subgroup_size;
+    const uint32_t keys = std::clamp(std::bit_ceil(block_k), 4u, 16u);
+    if (is_cpu(stream))  // reasons: tile_scalar.glsl
+        return {subgroup, block_q > subgroup ? 2u : 1u,         keys, 32,
+                false,    subgroup >= 2 && subgroup <= 2 * keys};
+    return {block_q > 32 ? 64u : 32u, 1, keys, 16, true, false};
+}
+
+}  // namespace
+
+Tensor block_mass(vk::Stream& stream, const Tensor& q, const Tensor& k, const Pattern& pattern,
+                  const BlockMassOptions& options) {
+    const TileShape block{options.block_q, options.block_k};
+    require(block.q > 0 && block.k > 0, "[block_mass] blocks of at least 1×1 expected, found {}×{}",
+            block.q, block.k);
+    Tensor lse;
+    attention(stream, q, k, k, pattern,  // checks q, k and the pattern
+              {.scale = options.scale, .lse = &lse, .path = options.path});
+
+    vk::Device& device = stream.device();
+    const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };
+    const uint32_t heads = u(q.dim(1)), q_len = u(q.dim(2)), kv_len = u(k.dim(2)),
+                   head_dim = u(q.dim(3));
+    const Plan lists = plan(pattern, block, q_len, kv_len);
+    const uint32_t query_blocks = lists.lists[0].query_tiles(),
+                   key_blocks = lists.lists[0].key_tiles();
+    uint32_t longest = 0;
+    for (const BlockList& list : lists.lists) {
+        require(list.query_tiles() == query_blocks && list.key_tiles() == key_blocks,
+                "[block_mass] heads of pattern {} differ in their number of blocks: {}×{} and "
+                "{}×{}",
+                pattern.key(), query_blocks, key_blocks, list.query_tiles(), list.key_tiles());
+        for (const auto& row : list.rows) longest = std::max(longest, row.count);
+    }
+    const auto words = words_of(lists, heads);
+    const Tensor list = upload(stream, words, {static_cast<int64_t>(words.size())});
+
+    const Tensor mass = empty(device, {q.dim(0), q.dim(1), query_blocks, key_blocks}, DType::f32);
+    count_of("block_mass", mass);
+    stream.fill(write(mass), 0);  // blocks that are not visited
+    const Kernel kernel = choose_kernel(stream, block.q, block.k);
+    const float scale =
+        options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(head_dim));
+    const shared::BlockMassParams params{.q_len = q_len,
+                                         .kv_len = kv_len,
+                                         .n_heads = heads,
+                                         .n_kv_heads = u(k.dim(1)),
+                                         .scale = scale * std::numbers::log2e_v<float>,
+                                         .block_q = block.q,
+                                         .block_k = block.k,
+                                         .key_blocks = key_blocks};
+    const auto& shader =
+        by_dtype("block_mass", q.dtype(), shader::block_mass_f32, shader::block_mass_f16);
+    const auto& program = device.program(shader, {kernel.lanes, kernel.rows, kernel.keys, head_dim,
+                                                  kernel.chunk, kernel.unroll, kernel.hand_round});
+    stream.dispatch(
+        program, {write(mass), read(q), read(k), read(lse), read(list)}, params,
+        {query_blocks, u(q.dim(0)) * heads, (longest + kernel.chunk - 1) / kernel.chunk},
+        "block_mass");
+    return mass;
+}
+
+}  // namespace fovea

@@ -1,0 +1,34 @@
+// Push constants of block_mass.comp and the words of its list, one definition for C++ and GLSL.
+
+#ifndef FOVEA_BLOCK_MASS_PARAMS_H
+#define FOVEA_BLOCK_MASS_PARAMS_H
+
+#ifdef __cplusplus
+#include <cstdint>
+namespace fovea::shared {
+#define uint uint32_t
+#endif
+
+struct BlockMassParams {
+    uint q_len;
+    uint kv_len;
+    uint n_heads;
+    uint n_kv_heads;
+    float scale;  // scale · log2(e): weights are taken to base 2
+    uint block_q;
+    uint block_k;
+    uint key_blocks;  // columns of the map
+};
+
+// The list begins with the offset of each head's record, a word a head. A record is five offsets:
+// rows (first, count), blocks (key block, mask), masks, the order of queries, that of keys.
+const uint BLOCK_MASS_RECORD = 5;
+const uint BLOCK_MASS_NONE = 0xffffffff;  // no order; a full block; a slot without a token
+
+#ifdef __cplusplus
+#undef uint
+static_assert(sizeof(BlockMassParams) <= 128);
+}  // namespace fovea::shared
+#endif
+
+#endif
