@@ -1,7 +1,5 @@
 #pragma once
 
-#include <limits>
-
 #include "backend/patterns/pattern.h"
 
 namespace fovea {
@@ -11,9 +9,7 @@ struct Dense {
     bool keeps(uint32_t, uint32_t) const { return true; }
     Grid grid() const { return {}; }
     std::string key() const { return "dense"; }
-    void runs(uint32_t, std::vector<TokenRange>& out) const {
-        out.push_back({0, std::numeric_limits<uint32_t>::max()});
-    }
+    Cover cover(TokenRange, TokenRange) const { return Cover::full; }
 };
 
 inline Dense dense() {

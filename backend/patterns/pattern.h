@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,6 +47,7 @@ struct TokenRange {
 enum class Cover { none, full, partial };
 
 /// The three members every pattern has. `key` names it uniquely: block lists are cached by it.
+/// keeps() is called from several threads.
 template <typename P>
 concept PatternRule = requires(const P& pattern, uint32_t token) {
     { pattern.keeps(token, token) } -> std::convertible_to<bool>;
@@ -100,6 +102,10 @@ class Pattern {
         : rule_(std::make_shared<Model<P>>(std::move(pattern))) {}
 
     bool keeps(uint32_t q, uint32_t k) const { return rule_->keeps(q, k); }
+    /// Sets bit j of words where the query sees key keys.begin + j.
+    void add_bits(uint32_t q, TokenRange keys, std::span<uint32_t> words) const {
+        rule_->add_bits(q, keys, words);
+    }
     const Grid& grid() const { return rule_->grid; }
     const std::string& key() const { return rule_->key; }
     Cover cover(TokenRange queries, TokenRange keys) const { return rule_->cover(queries, keys); }
@@ -117,6 +123,7 @@ class Pattern {
         Rule(Grid grid, std::string key) : grid(std::move(grid)), key(std::move(key)) {}
         virtual ~Rule() = default;
         virtual bool keeps(uint32_t q, uint32_t k) const = 0;
+        virtual void add_bits(uint32_t q, TokenRange keys, std::span<uint32_t> words) const = 0;
         virtual Cover cover(TokenRange queries, TokenRange keys) const = 0;
         virtual bool has_runs() const = 0;
         virtual void runs(uint32_t q, std::vector<TokenRange>& out) const = 0;
@@ -134,6 +141,10 @@ class Pattern {
     struct Model final : Rule {
         explicit Model(P p) : Rule(p.grid(), p.key()), pattern(std::move(p)) {}
         bool keeps(uint32_t q, uint32_t k) const override { return pattern.keeps(q, k); }
+        void add_bits(uint32_t q, TokenRange keys, std::span<uint32_t> words) const override {
+            for (uint32_t j = 0; j < keys.end - keys.begin; ++j)
+                words[j / 32] |= uint32_t{pattern.keeps(q, keys.begin + j)} << (j % 32);
+        }
         Cover cover([[maybe_unused]] TokenRange queries,
                     [[maybe_unused]] TokenRange keys) const override {
             if constexpr (HasCover<P>)

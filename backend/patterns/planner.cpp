@@ -1,11 +1,14 @@
 #include "backend/patterns/planner.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <map>
 #include <string>
-#include <unordered_map>
 
 #include "backend/error.h"
+#include "backend/patterns/list_maker.h"
+#include "backend/patterns/parallel.h"
 
 namespace fovea {
 namespace {
@@ -21,131 +24,206 @@ void set_bits(std::span<uint32_t> words, uint32_t begin, uint32_t end) {
     }
 }
 
-/// One query tile at a time: bits of every key tile touched, then blocks.
+uint64_t bits_of(std::span<const uint32_t> words) {
+    uint64_t count = 0;
+    for (const uint32_t word : words) count += static_cast<uint32_t>(__builtin_popcount(word));
+    return count;
+}
+
+/// One query tile at a time, by cover() and keeps() of the pattern.
 class Builder {
   public:
     Builder(BlockList& list, const Pattern& pattern)
         : list_(list),
           pattern_(pattern),
+          granule_(pattern.granularity()),
           words_(list.mask_words()),
-          mask_size_(list.tile.q * words_),
-          tiles_(list.key_tiles() + list.extra_tiles()),
-          bits_(uint64_t{tiles_} * mask_size_),
-          touched_(tiles_) {}
+          mask_(size_t{list.tile.q} * words_),
+          maker_(list) {}
 
-    void add(uint32_t begin) {
-        rows_ = std::min(list_.tile.q, list_.q_len - begin);
-        if (pattern_.has_runs()) {
-            if (!collect_runs(begin)) {  // nothing changed since the tile before
-                list_.rows.push_back(list_.rows.back());
-                list_.kept_pairs += kept_;
-                return;
+    void add(uint32_t query_tile) {
+        const TokenRange queries = part(query_tile, list_.tile.q, list_.q_len);
+        const uint64_t all = uint64_t{queries.end - queries.begin} * list_.tile.k;
+        blocks_.clear();
+        for (uint32_t tile = 0; tile < list_.key_tiles(); ++tile) {
+            const TokenRange keys = part(tile, list_.tile.k, list_.kv_len);
+            const Cover cover = pattern_.cover(queries, keys);
+            if (cover == Cover::none) continue;
+            if (cover == Cover::full && keys.end - keys.begin == list_.tile.k) {
+                blocks_.push_back({tile, BlockList::kFull});
+                list_.kept_pairs += all;
+                continue;
             }
-            for (uint32_t r = 0; r < rows_; ++r)
-                for (size_t i = row_begin_[r]; i < row_begin_[r + 1]; ++i) add_run(r, runs_[i]);
-        } else {
-            evaluate(begin);
+            std::fill(mask_.begin(), mask_.end(), 0);
+            for (uint32_t q = queries.begin; q < queries.end; ++q)
+                add_row(q, keys, cover, mask_row(q - queries.begin), q > queries.begin);
+            const uint64_t kept = bits_of(mask_);
+            list_.kept_pairs += kept;
+            if (kept > 0)
+                blocks_.push_back({tile, kept == all ? BlockList::kFull : maker_.mask(mask_)});
         }
-        for (uint32_t r = 0; r < rows_ && list_.extra_len > 0; ++r) {
-            const uint32_t first = list_.key_tiles() * list_.tile.k;
-            add_run(r, {first, first + list_.extra_len});
-        }
-        emit();
+        maker_.row(blocks_);
     }
 
   private:
-    bool collect_runs(uint32_t begin) {
-        last_runs_.swap(runs_);
-        last_row_begin_.swap(row_begin_);
-        runs_.clear();
-        row_begin_.assign(1, 0);
-        for (uint32_t r = 0; r < rows_; ++r) {
-            pattern_.runs(begin + r, runs_);
-            row_begin_.push_back(runs_.size());
-        }
-        for (TokenRange& run : runs_) run.end = std::min(run.end, list_.kv_len);
-        return list_.rows.empty() || runs_ != last_runs_ || row_begin_ != last_row_begin_;
+    static TokenRange part(uint32_t tile, uint32_t side, uint32_t length) {
+        return {tile * side, std::min(tile * side + side, length)};
     }
 
+    void add_row(uint32_t q, TokenRange keys, Cover cover, std::span<uint32_t> row, bool has_last) {
+        if (cover == Cover::full) {
+            set_bits(row, 0, keys.end - keys.begin);
+        } else if (granule_.q == 0) {
+            pattern_.add_bits(q, keys, row);
+        } else if (has_last && q % granule_.q != 0) {
+            const auto last = row.data() - words_;
+            std::copy(last, last + words_, row.begin());
+        } else {
+            for (uint32_t at = keys.begin, end; at < keys.end; at = end) {
+                end = std::min(keys.end, at - at % granule_.k + granule_.k);
+                if (pattern_.keeps(q, at)) set_bits(row, at - keys.begin, end - keys.begin);
+            }
+        }
+    }
+
+    std::span<uint32_t> mask_row(uint32_t row) {
+        return std::span(mask_).subspan(size_t{row} * words_, words_);
+    }
+
+    BlockList& list_;
+    const Pattern& pattern_;
+    const TileShape granule_;
+    const uint32_t words_;
+    std::vector<uint32_t> mask_;
+    ListMaker maker_;
+    std::vector<BlockList::Block> blocks_;
+};
+
+/// By runs(): one query tile at a time, bits of every key tile touched, then blocks.
+class RunBuilder {
+  public:
+    RunBuilder(BlockList& list, const Pattern& pattern)
+        : list_(list),
+          pattern_(pattern),
+          words_(list.mask_words()),
+          mask_size_(size_t{list.tile.q} * words_),
+          bits_(list.key_tiles() * mask_size_),
+          touched_(list.key_tiles()),
+          maker_(list) {}
+
+    void add(uint32_t query_tile) {
+        const uint32_t begin = query_tile * list_.tile.q;
+        const uint32_t rows = std::min(list_.tile.q, list_.q_len - begin);
+        for (uint32_t r = 0; r < rows; ++r) {
+            runs_.clear();
+            pattern_.runs(begin + r, runs_);
+            for (const TokenRange& run : runs_) add_run(r, run);
+        }
+        blocks_.clear();
+        for (uint32_t tile = 0; tile < list_.key_tiles(); ++tile) {
+            if (!touched_[tile]) continue;
+            const auto mask = std::span(bits_).subspan(tile * mask_size_, mask_size_);
+            const uint64_t kept = bits_of(mask);
+            list_.kept_pairs += kept;
+            const bool full = kept == uint64_t{rows} * list_.tile.k;
+            blocks_.push_back({tile, full ? BlockList::kFull : maker_.mask(mask)});
+            std::fill(mask.begin(), mask.end(), 0);
+            touched_[tile] = 0;
+        }
+        maker_.row(blocks_);
+    }
+
+  private:
     void add_run(uint32_t row, TokenRange run) {
         for (uint32_t at = run.begin; at < run.end;) {
             const uint32_t tile = at / list_.tile.k, start = tile * list_.tile.k;
             const uint32_t end = std::min(run.end, start + list_.tile.k);
             touched_[tile] = 1;
-            set_bits(mask_row(tile, row), at - start, end - start);
+            set_bits(std::span(bits_).subspan(tile * mask_size_ + size_t{row} * words_, words_),
+                     at - start, end - start);
             at = end;
         }
     }
 
-    void evaluate(uint32_t begin) {
-        for (uint32_t tile = 0; tile < list_.key_tiles(); ++tile) {
-            const TokenRange keys{tile * list_.tile.k,
-                                  std::min((tile + 1) * list_.tile.k, list_.kv_len)};
-            const Cover cover = pattern_.cover({begin, begin + rows_}, keys);
-            if (cover == Cover::none) continue;
-            for (uint32_t r = 0; r < rows_; ++r) {
-                if (cover == Cover::full) {
-                    add_run(r, keys);
-                    continue;
-                }
-                for (uint32_t k = keys.begin; k < keys.end; ++k)
-                    if (pattern_.keeps(begin + r, k)) add_run(r, {k, k + 1});
-            }
-        }
-    }
-
-    void emit() {
-        kept_ = 0;
-        blocks_.clear();
-        for (uint32_t tile = 0; tile < tiles_; ++tile) {
-            if (!touched_[tile]) continue;
-            const auto mask = std::span(bits_).subspan(uint64_t{tile} * mask_size_, mask_size_);
-            uint64_t kept = 0;
-            for (const uint32_t word : mask)
-                kept += static_cast<uint32_t>(__builtin_popcount(word));
-            kept_ += kept;
-            const bool full = kept == uint64_t{rows_} * list_.tile.k;
-            blocks_.push_back({tile, full ? BlockList::kFull : mask_number(mask)});
-            std::fill(mask.begin(), mask.end(), 0);
-            touched_[tile] = 0;
-        }
-        list_.kept_pairs += kept_;
-        list_.rows.push_back(
-            {static_cast<uint32_t>(list_.blocks.size()), static_cast<uint32_t>(blocks_.size())});
-        list_.blocks.insert(list_.blocks.end(), blocks_.begin(), blocks_.end());
-    }
-
-    uint32_t mask_number(std::span<const uint32_t> mask) {
-        uint64_t hash = 14695981039346656037ull;  // FNV-1a, by words
-        for (const uint32_t word : mask) hash = (hash ^ word) * 1099511628211ull;
-        const auto [first, last] = numbers_.equal_range(hash);
-        for (auto it = first; it != last; ++it) {
-            const auto stored = list_.masks.begin() + static_cast<int64_t>(it->second) * mask_size_;
-            if (std::equal(mask.begin(), mask.end(), stored)) return it->second;
-        }
-        const auto number = static_cast<uint32_t>(list_.masks.size() / mask_size_);
-        list_.masks.insert(list_.masks.end(), mask.begin(), mask.end());
-        numbers_.emplace(hash, number);
-        return number;
-    }
-
-    std::span<uint32_t> mask_row(uint32_t tile, uint32_t row) {
-        return std::span(bits_).subspan(uint64_t{tile} * mask_size_ + uint64_t{row} * words_,
-                                        words_);
-    }
-
     BlockList& list_;
     const Pattern& pattern_;
-    const uint32_t words_, mask_size_, tiles_;
-    uint32_t rows_ = 0;
-    uint64_t kept_ = 0;           ///< of the last tile
-    std::vector<uint32_t> bits_;  ///< a mask for every key tile, zero between query tiles
+    const uint32_t words_;
+    const size_t mask_size_;
+    std::vector<uint32_t> bits_;
     std::vector<uint8_t> touched_;
-    std::vector<TokenRange> runs_, last_runs_;
-    std::vector<size_t> row_begin_, last_row_begin_;
+    ListMaker maker_;
+    std::vector<TokenRange> runs_;
     std::vector<BlockList::Block> blocks_;
-    std::unordered_multimap<uint64_t, uint32_t> numbers_;
 };
+
+/// Appends the rows of `part`, whose masks have numbers of their own.
+void append(BlockList& list, ListMaker& maker, const BlockList& part) {
+    const size_t size = size_t{list.tile.q} * list.mask_words();
+    std::vector<uint32_t> number;
+    for (size_t at = 0; at < part.masks.size(); at += size)
+        number.push_back(maker.mask(std::span(part.masks).subspan(at, size)));
+    std::vector<BlockList::Block> blocks;
+    for (uint32_t t = 0; t < part.query_tiles(); ++t) {
+        const auto row = part.row(t);
+        blocks.assign(row.begin(), row.end());
+        for (auto& block : blocks)
+            if (block.mask != BlockList::kFull) block.mask = number[block.mask];
+        maker.row(blocks);
+    }
+    list.kept_pairs += part.kept_pairs;
+}
+
+/// Threads take stretches of query tiles; the parts are put together in order, so that the list
+/// does not depend on their number.
+BlockList build(const Pattern& pattern, const BlockList& sizes) {
+    constexpr uint32_t kStretch = 16;  // tiles: enough to share rows and masks inside a part
+    const uint32_t tiles = div_up(sizes.q_len, sizes.tile.q);
+    std::vector<BlockList> parts(div_up(tiles, kStretch), sizes);
+    for_each_in_parallel(static_cast<uint32_t>(parts.size()), [&](uint32_t p) {
+        const auto add_all = [&](auto builder) {
+            for (uint32_t t = p * kStretch; t < std::min(tiles, (p + 1) * kStretch); ++t)
+                builder.add(t);
+        };
+        if (pattern.has_runs())
+            add_all(RunBuilder(parts[p], pattern));
+        else
+            add_all(Builder(parts[p], pattern));
+    });
+    BlockList list = sizes;
+    ListMaker maker(list);
+    for (BlockList& part : parts) {
+        append(list, maker, part);
+        part = {};
+    }
+    return list;
+}
+
+/// The same list with blocks of the extra keys at the end of every row.
+BlockList with_extra(BlockList list, uint32_t extra_len) {
+    list.extra_len = extra_len;
+    list.kept_pairs += uint64_t{list.q_len} * extra_len;
+    const uint32_t first = list.key_tiles(), tail = extra_len % list.tile.k;
+    std::vector<uint32_t> mask(size_t{list.tile.q} * list.mask_words());
+    for (uint32_t q = 0; q < list.tile.q; ++q)
+        set_bits(std::span(mask).subspan(size_t{q} * list.mask_words()), 0, tail);
+    const uint32_t last_mask = tail > 0 ? ListMaker(list).mask(mask) : BlockList::kFull;
+    std::vector<BlockList::Block> blocks;
+    std::map<std::pair<uint32_t, uint32_t>, BlockList::Row> moved;  // rows may share their blocks
+    for (BlockList::Row& row : list.rows) {
+        const auto [it, is_new] = moved.try_emplace({row.first, row.count});
+        if (is_new) {
+            const auto old = std::span(list.blocks).subspan(row.first, row.count);
+            it->second = {static_cast<uint32_t>(blocks.size()), row.count + list.extra_tiles()};
+            blocks.insert(blocks.end(), old.begin(), old.end());
+            for (uint32_t t = 0; t < list.extra_tiles(); ++t)
+                blocks.push_back(
+                    {first + t, t + 1 == list.extra_tiles() ? last_mask : BlockList::kFull});
+        }
+        row = it->second;
+    }
+    list.blocks = std::move(blocks);
+    return list;
+}
 
 }  // namespace
 
@@ -154,11 +232,15 @@ BlockList block_list(const Pattern& pattern, TileShape tile, uint32_t q_len, uin
     require(tile.q > 0 && tile.k > 0 && q_len > 0 && kv_len > 0,
             "[block_list] tile and lengths must be at least 1, found {}×{}, {} and {}", tile.q,
             tile.k, q_len, kv_len);
+    const uint64_t tokens = pattern.grid().tokens();
+    require(pattern.grid().shape.empty() || (q_len == tokens && kv_len == tokens),
+            "[block_list] {} queries and {} keys found, the grid {} has {} tokens", q_len, kv_len,
+            fmt::join(pattern.grid().shape, "x"), tokens);
+    pattern.accepts(q_len, kv_len);
     if (pattern.heads() > 0) return block_list(pattern.head(0), tile, q_len, kv_len, extra_len);
-    BlockList list{.tile = tile, .q_len = q_len, .kv_len = kv_len, .extra_len = extra_len};
-    Builder builder(list, pattern);
-    for (uint32_t i = 0; i < div_up(q_len, tile.q); ++i) builder.add(i * tile.q);
-    return list;
+    const BlockList sizes{.tile = tile, .q_len = q_len, .kv_len = kv_len};
+    BlockList list = pattern.has_blocks() ? pattern.blocks(tile) : build(pattern, sizes);
+    return extra_len == 0 ? list : with_extra(std::move(list), extra_len);
 }
 
 Plan plan(const Pattern& pattern, TileShape tile, uint32_t q_len, uint32_t kv_len,

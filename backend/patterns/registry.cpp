@@ -1,11 +1,18 @@
 #include "backend/patterns/registry.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <charconv>
+#include <map>
+#include <optional>
 
 #include "backend/error.h"
 #include "backend/patterns/dense.h"
+#include "backend/patterns/disc.h"
+#include "backend/patterns/identity.h"
 #include "backend/patterns/neighborhood.h"
+#include "backend/patterns/radial.h"
 
 namespace fovea {
 namespace {
@@ -20,6 +27,15 @@ Parts split(std::string_view text, char separator) {
         if (end == std::string_view::npos) return parts;
         begin = end + 1;
     }
+}
+
+template <typename T>
+T parse_number(std::string_view text, std::string_view spec) {
+    T value{};
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+    require(code == std::errc() && end == text.data() + text.size(),
+            "[pattern] \"{}\": \"{}\" found where a number is expected", spec, text);
+    return value;
 }
 
 // "7x9" → {7, 9}; one number stands for all axes.
@@ -40,35 +56,123 @@ std::vector<uint32_t> per_axis(std::string_view text, const Grid& grid, std::str
     return values;
 }
 
-Pattern parse_dense(const Parts& parts, const Grid&, std::string_view spec) {
-    require(parts.size() == 1, "[pattern] \"{}\": dense takes no options", spec);
+/// The options behind the first parts of a spec: "name=value". Names not asked for are errors.
+class Options {
+  public:
+    Options(const Parts& parts, size_t first, const Grid& grid, std::string_view spec)
+        : grid_(grid), spec_(spec) {
+        for (size_t i = first; i < parts.size(); ++i) {
+            const size_t equals = parts[i].find('=');
+            const auto name = parts[i].substr(0, equals);
+            require(equals != std::string_view::npos,
+                    "[pattern] \"{}\": \"{}\" found where an option name=value is expected", spec,
+                    parts[i]);
+            require(values_.emplace(name, parts[i].substr(equals + 1)).second,
+                    "[pattern] \"{}\": option \"{}\" is there twice", spec, name);
+        }
+    }
+
+    std::vector<uint32_t> axes(std::string_view name) {
+        const auto text = take(name);
+        return text ? per_axis(*text, grid_, spec_) : std::vector<uint32_t>();
+    }
+    template <typename T>
+    T number(std::string_view name, T otherwise) {
+        const auto text = take(name);
+        return text ? parse_number<T>(*text, spec_) : otherwise;
+    }
+    /// To be called when all options have been asked for.
+    void done() const {
+        for (const auto& [name, value] : values_)
+            require(std::find(asked_.begin(), asked_.end(), name) != asked_.end(),
+                    "[pattern] \"{}\": option \"{}\" found, expected {}", spec_, name,
+                    asked_.empty() ? "none" : fmt::format("{}", fmt::join(asked_, ", ")));
+    }
+
+  private:
+    std::optional<std::string_view> take(std::string_view name) {
+        asked_.push_back(name);
+        const auto found = values_.find(name);
+        if (found == values_.end()) return {};
+        return found->second;
+    }
+
+    const Grid& grid_;
+    std::string_view spec_;
+    std::map<std::string_view, std::string_view> values_;
+    std::vector<std::string_view> asked_;
+};
+
+void require_axes(const Grid& grid, size_t least, size_t most, std::string_view spec) {
+    require(grid.shape.size() >= least && grid.shape.size() <= most,
+            "[pattern] \"{}\": a grid of {} axes expected, found {}", spec,
+            least == most ? fmt::format("{}", least) : fmt::format("{} to {}", least, most),
+            grid.shape.empty() ? "none" : fmt::format("{}", fmt::join(grid.shape, "x")));
+}
+
+Pattern parse_dense(const Parts& parts, const Grid& grid, std::string_view spec) {
+    Options(parts, 1, grid, spec).done();
     return dense();
 }
 
 Pattern parse_neighborhood(const Parts& parts, const Grid& grid, std::string_view spec) {
+    require_axes(grid, 1, 3, spec);
     require(parts.size() >= 2, "[pattern] \"{}\": a window is missing, as in neighborhood:7x7",
             spec);
-    NeighborhoodOptions options;
-    options.window = per_axis(parts[1], grid, spec);
-    for (size_t i = 0; i < options.window.size(); ++i)
-        if (options.window[i] == 0) options.window[i] = grid.shape[i];
-    for (size_t i = 2; i < parts.size(); ++i) {
-        const size_t equals = parts[i].find('=');
-        const auto name = parts[i].substr(0, equals);
-        const auto value =
-            equals == std::string_view::npos ? std::string_view() : parts[i].substr(equals + 1);
-        if (name == "stride")
-            options.stride = per_axis(value, grid, spec);
-        else if (name == "dilation")
-            options.dilation = per_axis(value, grid, spec);
-        else if (name == "causal")
-            for (const uint32_t flag : per_axis(value, grid, spec))
-                options.causal.push_back(flag != 0);
-        else
-            fail("[pattern] \"{}\": option \"{}\" found, expected stride, dilation or causal", spec,
-                 name);
-    }
-    return neighborhood(grid, options);
+    NeighborhoodOptions o;
+    o.window = per_axis(parts[1], grid, spec);
+    for (size_t i = 0; i < o.window.size(); ++i)
+        if (o.window[i] == 0) o.window[i] = grid.shape[i];
+    Options options(parts, 2, grid, spec);
+    o.stride = options.axes("stride");
+    o.dilation = options.axes("dilation");
+    for (const uint32_t flag : options.axes("causal")) o.causal.push_back(flag != 0);
+    options.done();
+    return neighborhood(grid, o);
+}
+
+Pattern parse_radial(const Parts& parts, const Grid& grid, std::string_view spec) {
+    require_axes(grid, 1, 3, spec);
+    Options options(parts, 1, grid, spec);
+    const auto video = static_cast<uint32_t>(grid.tokens());
+    const auto frames = options.number("frames", grid.shape.size() == 3 ? grid.shape[0] : 1u);
+    require(frames >= 1 && video % frames == 0,
+            "[pattern] \"{}\": frames={} found, the grid's {} tokens are no whole frames", spec,
+            frames, video);
+    const RadialOptions o{.frames = frames,
+                          .tokens_per_frame = video / frames,
+                          .tokens = video + options.number("text", 0u),
+                          .block = options.number("block", 128u),
+                          .decay = options.number("decay", 1.0),
+                          .sink_first_frame = options.number("sink", 0u) != 0};
+    options.done();
+    return radial(o);
+}
+
+Pattern parse_disc(const Parts& parts, const Grid& grid, std::string_view spec) {
+    require_axes(grid, 2, 2, spec);
+    require(parts.size() >= 2, "[pattern] \"{}\": a radius is missing, as in disc:8", spec);
+    Options options(parts, 2, grid, spec);
+    const auto text = options.number("text", 0u);
+    options.done();
+    return disc(grid, parse_number<double>(parts[1], spec), text);
+}
+
+Pattern parse_identity(const Parts& parts, const Grid& grid, std::string_view spec) {
+    require_axes(grid, 1, 3, spec);
+    Options options(parts, 1, grid, spec);
+    const IdentityOptions o{.tokens = static_cast<uint32_t>(grid.tokens()),
+                            .text_before = options.number("before", 0u),
+                            .text_after = options.number("text", 0u)};
+    options.done();
+    return identity(o);
+}
+
+Pattern refuse_mask(const Parts& parts, const Grid&, std::string_view spec) {
+    fail(
+        "[pattern] \"{}\": a block mask does not fit into a spec; run `fovea attention` on a "
+        "safetensors file that holds it, or call {}() in the library",
+        spec, parts[0]);
 }
 
 struct Entry {
@@ -80,9 +184,27 @@ constexpr Entry kEntries[] = {
     {"dense", "dense: every query sees every key", parse_dense},
     {"neighborhood",
      "neighborhood:WINDOW[:stride=S][:dilation=D][:causal=C]: a window around each query, numbers "
-     "per axis as in 7x7; "
-     "window 0 is the whole axis",
+     "per axis as in 7x7; window 0 is the whole axis",
      parse_neighborhood},
+    {"radial",
+     "radial[:decay=1][:block=128][:sink=0][:text=N][:frames=F]: bands that narrow with the "
+     "distance of frames; N text and padding tokens follow the grid; sink=1: the first frame is "
+     "seen by all",
+     parse_radial},
+    {"disc",
+     "disc:RADIUS[:text=N]: keys nearer than RADIUS on a 2-D grid; N text tokens follow, which see "
+     "and are seen by all",
+     parse_disc},
+    {"identity",
+     "identity[:text=N][:before=N]: image tokens see themselves and the text after or before them "
+     "(perturbed attention of joint models)",
+     parse_identity},
+    {"block_sparse", "block_sparse: any mask over blocks; takes a file, see fovea attention",
+     refuse_mask},
+    {"reordered",
+     "reordered: a block mask over each head's own order of axes; takes a file, see fovea "
+     "attention",
+     refuse_mask},
 };
 
 }  // namespace

@@ -8,10 +8,9 @@
 
 namespace fovea {
 
-/// A pattern from its command-line spec over a grid: "dense", or
-/// "neighborhood:7x7[:stride=2x2][:dilation=1x2][:causal=0x1]" with one number an axis (or one for
-/// all axes; a window of 0 is the whole axis). Throws Error that says what was found and lists what
-/// there is.
+/// A pattern from its command-line spec over a grid, as pattern_help() lists them: "dense",
+/// "neighborhood:7x7:stride=2x2", "disc:8:text=77" … Numbers per axis may be one for all axes; text
+/// tokens come on top of the grid's. Throws Error that says what was found and lists what there is.
 Pattern parse_pattern(std::string_view spec, const Grid& grid);
 
 /// One line of help a pattern: its spec and what it means.

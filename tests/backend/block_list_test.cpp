@@ -1,14 +1,19 @@
-#include "backend/patterns/planner.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <ctime>
+#include <random>
 #include <set>
 
 #include "backend/error.h"
+#include "backend/patterns/block_sparse.h"
 #include "backend/patterns/dense.h"
+#include "backend/patterns/disc.h"
+#include "backend/patterns/identity.h"
 #include "backend/patterns/neighborhood.h"
+#include "backend/patterns/planner.h"
+#include "backend/patterns/radial.h"
+#include "backend/patterns/reordered.h"
 
 namespace fovea {
 namespace {
@@ -35,28 +40,52 @@ struct Quarters {
     }
 };
 
+/// Every bit of the list against keeps(), wherever the order puts the tokens.
 void expect_equals_keeps(const Pattern& pattern, TileShape tile, uint32_t q_len, uint32_t kv_len,
                          uint32_t extra_len) {
     SCOPED_TRACE(pattern.key() + " tile " + std::to_string(tile.q) + "x" + std::to_string(tile.k));
     const BlockList list = block_list(pattern, tile, q_len, kv_len, extra_len);
-    ASSERT_EQ(list.query_tiles(), (q_len + tile.q - 1) / tile.q);
+    ASSERT_EQ(list.q_order.empty(), list.k_order.empty());
+    ASSERT_EQ(list.extra_len, extra_len);
+    if (!list.q_order.empty()) {
+        ASSERT_EQ(list.q_order.size(), size_t{list.query_tiles()} * tile.q);
+        ASSERT_EQ(list.k_order.size() % tile.k, 0u);
+        for (const auto& [order, length] :
+             {std::pair{&list.q_order, q_len}, {&list.k_order, kv_len}}) {
+            std::vector<int> slots_of(length);
+            for (const uint32_t token : *order)
+                if (token != BlockList::kNoToken) ++slots_of.at(token);
+            ASSERT_EQ(std::count(slots_of.begin(), slots_of.end(), 1), int64_t{length});
+        }
+    } else {
+        ASSERT_EQ(list.query_tiles(), (q_len + tile.q - 1) / tile.q);
+    }
+    const auto token_of = [](const std::vector<uint32_t>& order, uint32_t slot, uint32_t length) {
+        if (!order.empty()) return order[slot];
+        return slot < length ? slot : BlockList::kNoToken;
+    };
+
     uint64_t kept = 0;
     for (uint32_t t = 0; t < list.query_tiles(); ++t) {
         std::vector<const BlockList::Block*> block_of(list.key_tiles() + list.extra_tiles());
         for (const auto& block : list.row(t)) {
             ASSERT_LT(block.key_tile, block_of.size());
             ASSERT_EQ(block_of[block.key_tile], nullptr) << "listed twice";
+            ASSERT_TRUE(&block == &list.row(t)[0] || (&block)[-1].key_tile < block.key_tile);
             block_of[block.key_tile] = &block;
         }
-        for (uint32_t r = 0; r < tile.q && t * tile.q + r < q_len; ++r) {
+        for (uint32_t r = 0; r < tile.q; ++r) {
+            const uint32_t q = token_of(list.q_order, t * tile.q + r, q_len);
+            if (q == BlockList::kNoToken) continue;  // any bits
             for (uint32_t kt = 0; kt < block_of.size(); ++kt) {
                 for (uint32_t c = 0; c < tile.k; ++c) {
                     const bool extra = kt >= list.key_tiles();
-                    const uint32_t k = (extra ? kt - list.key_tiles() : kt) * tile.k + c;
+                    const uint32_t slot = (extra ? kt - list.key_tiles() : kt) * tile.k + c;
+                    const uint32_t k = extra ? slot : token_of(list.k_order, slot, kv_len);
                     const bool expected =
-                        extra ? k < extra_len : k < kv_len && pattern.keeps(t * tile.q + r, k);
+                        extra ? k < extra_len : k != BlockList::kNoToken && pattern.keeps(q, k);
                     const bool found = block_of[kt] && list.bit(*block_of[kt], r, c);
-                    ASSERT_EQ(found, expected) << "query " << t * tile.q + r << " key " << k;
+                    ASSERT_EQ(found, expected) << "query " << q << " key " << k;
                     kept += found;
                 }
             }
@@ -75,9 +104,102 @@ void expect_equals_keeps(const Pattern& pattern, TileShape tile, uint32_t q_len,
     }
 }
 
+std::vector<uint8_t> random_mask(size_t size, uint32_t seed) {
+    std::mt19937 generator(seed);
+    std::vector<uint8_t> mask(size);
+    for (uint8_t& value : mask) value = generator() % 3 == 0;
+    return mask;
+}
+
+constexpr TileShape kTiles[] = {{16, 16}, {64, 64}, {128, 64}, {8, 40}, {7, 5}, {64, 32}};
+
+TEST(BlockList, EqualsKeepsOfMasksAndOrders) {
+    const ReorderedOptions order{.grid = {.shape = {3, 5, 7}},
+                                 .orders = {AxisOrder::whf, AxisOrder::hfw},
+                                 .text_tokens = 9,
+                                 .block_q = 16,
+                                 .block_k = 32,
+                                 .mask = random_mask(2 * 8 * 4, 3)};
+    for (const TileShape tile : kTiles) {
+        for (const uint32_t extra : {0u, 70u}) {
+            for (const uint32_t block : {16u, 48u, 64u}) {
+                const uint32_t rows = (150 + block - 1) / block, cols = (131 + block - 1) / block;
+                const Pattern sparse = block_sparse({.heads = 2,
+                                                     .q_blocks = rows,
+                                                     .k_blocks = cols,
+                                                     .block_q = block,
+                                                     .block_k = block,
+                                                     .mask = random_mask(2 * rows * cols, block)});
+                expect_equals_keeps(sparse, tile, 150, 131, extra);
+                expect_equals_keeps(sparse.head(1), tile, 150, 131, extra);
+                expect_equals_keeps(radial({.frames = 5,
+                                            .tokens_per_frame = 37,
+                                            .tokens = 201,
+                                            .block = block,
+                                            .decay = 0.3}),
+                                    tile, 201, 201, extra);
+            }
+            expect_equals_keeps(reordered(order), tile, 114, 114, extra);
+            expect_equals_keeps(Pattern(reordered(order)).head(1), tile, 114, 114, extra);
+        }
+    }
+}
+
+TEST(BlockList, EqualsKeepsOfDiscsAndIdentity) {
+    for (const TileShape tile : kTiles) {
+        for (const uint32_t extra : {0u, 70u}) {
+            for (const uint32_t text : {0u, 1u, 21u}) {
+                expect_equals_keeps(disc({.shape = {11, 17}}, 3.5, text), tile, 187 + text,
+                                    187 + text, extra);
+                expect_equals_keeps(disc({.shape = {4, 40}}, 9, text), tile, 160 + text, 160 + text,
+                                    extra);
+                for (const uint32_t before : {0u, 64u, 70u})
+                    expect_equals_keeps(
+                        identity({.tokens = 129, .text_before = before, .text_after = text}), tile,
+                        129 + text + before, 129 + text + before, extra);
+            }
+        }
+    }
+}
+
+TEST(BlockList, TilesThatDivideTheBlocksNeedNoMasks) {
+    const Pattern pattern = block_sparse(
+        {.q_blocks = 8, .k_blocks = 8, .block_q = 64, .block_k = 64, .mask = random_mask(64, 1)});
+    EXPECT_TRUE(block_list(pattern, {64, 64}, 512, 512).masks.empty());
+    EXPECT_TRUE(block_list(pattern, {32, 16}, 512, 512).masks.empty());
+    EXPECT_FALSE(block_list(pattern, {128, 64}, 512, 512).masks.empty());
+}
+
+TEST(BlockList, ErrorsOfUsersRulesArriveFromTheThreads) {
+    struct Throws {
+        bool keeps(uint32_t q, uint32_t) const { return q < 500 ? true : throw Error("enough"); }
+        Grid grid() const { return {}; }
+        std::string key() const { return "throws"; }
+    };
+    EXPECT_THROW(block_list(Throws{}, {1, 16}, 1000, 100), Error);
+}
+
+TEST(Plan, EqualHeadsShareAList) {
+    const Pattern pattern =
+        block_sparse({.heads = 4, .q_blocks = 1, .k_blocks = 2, .mask = {0, 1, 1, 1, 0, 1, 1, 0}});
+    const Plan heads = plan(pattern, {64, 64}, 64, 128);
+    EXPECT_EQ(heads.lists.size(), 3u);
+    EXPECT_EQ(heads.list_of_head, (std::vector<uint32_t>{0, 1, 0, 2}));
+    EXPECT_EQ(heads.lists[2].row(0)[0].key_tile, 0u);
+    const Plan all = plan(dense(), {64, 64}, 64, 128);
+    EXPECT_EQ(all.lists.size(), 1u);
+    EXPECT_TRUE(all.list_of_head.empty());
+}
+
+TEST(Plan, RefusesLengthsThatDoNotFit) {
+    const Pattern pattern = block_sparse({.q_blocks = 1, .k_blocks = 2, .mask = {0, 1}});
+    EXPECT_THROW(plan(pattern, {64, 64}, 64, 129), Error);
+    EXPECT_THROW(plan(disc({.shape = {4, 4}}, 2), {64, 64}, 16, 17), Error);
+}
+
 TEST(BlockList, EqualsKeepsElementByElement) {
     const Grid line{.shape = {97}}, plane{.shape = {9, 13}}, space{.shape = {3, 5, 7}};
-    for (const TileShape tile : {TileShape{16, 16}, {64, 64}, {8, 40}, {7, 5}, {64, 32}}) {
+    for (const TileShape tile : kTiles) {
         for (const uint32_t extra : {0u, 1u, 70u}) {
             expect_equals_keeps(dense(), tile, 33, 70, extra);
             expect_equals_keeps(dense(), tile, 64, 64, extra);

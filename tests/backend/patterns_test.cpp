@@ -154,7 +154,7 @@ TEST(Registry, SaysWhatItDoesNotUnderstand) {
     };
     refuses("", "neighborhood");
     refuses("nonsense:3", "neighborhood");
-    refuses("dense:3", "no options");
+    refuses("dense:3", "name=value");
     refuses("neighborhood", "window");
     refuses("neighborhood:", "numbers");
     refuses("neighborhood:7x", "numbers");

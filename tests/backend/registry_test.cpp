@@ -1,9 +1,12 @@
 #include "backend/patterns/registry.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include "backend/error.h"
+#include "backend/patterns/disc.h"
+#include "backend/patterns/identity.h"
 #include "backend/patterns/neighborhood.h"
+#include "backend/patterns/radial.h"
 
 namespace fovea {
 namespace {
@@ -29,8 +32,46 @@ TEST(Registry, BadSpecsAreErrors) {
         EXPECT_THROW(parse_pattern(spec, kGrid), Error) << spec;
 }
 
+TEST(Registry, ParsesRadialDiscAndIdentity) {
+    const Grid video{.shape = {6, 4, 5}};
+    EXPECT_EQ(parse_pattern("radial:decay=0.2:block=64:sink=1:text=11", video).key(),
+              Pattern(radial({.frames = 6,
+                              .tokens_per_frame = 20,
+                              .tokens = 131,
+                              .block = 64,
+                              .decay = 0.2,
+                              .sink_first_frame = true}))
+                  .key());
+    EXPECT_EQ(parse_pattern("radial:frames=4", kGrid).key(),
+              Pattern(radial({.frames = 4, .tokens_per_frame = 48})).key());
+    EXPECT_EQ(parse_pattern("disc:2.5:text=3", kGrid).key(), Pattern(disc(kGrid, 2.5, 3)).key());
+    EXPECT_EQ(parse_pattern("identity:text=3:before=2", kGrid).key(),
+              Pattern(identity({.tokens = 192, .text_before = 2, .text_after = 3})).key());
+    EXPECT_EQ(parse_pattern("identity", kGrid).grid().tokens(), 192u);
+
+    const auto refuses = [&](const char* spec, const char* why) {
+        EXPECT_THAT([&] { parse_pattern(spec, kGrid); },
+                    ::testing::ThrowsMessage<Error>(::testing::HasSubstr(why)))
+            << spec;
+    };
+    refuses("radial:frames=5", "no whole frames");
+    refuses("radial:decay=", "number");
+    refuses("radial:decay=0", "above 0");
+    refuses("radial:block=0", "at least 1");
+    refuses("radial:width=3", "expected frames, text, block, decay, sink");
+    refuses("disc", "radius is missing");
+    refuses("disc:x", "number");
+    refuses("disc:-1", "above 0");
+    refuses("disc:2:text=1:text=2", "twice");
+    refuses("identity:7", "name=value");
+    refuses("block_sparse:64", "fovea attention");
+    refuses("reordered", "reordered()");
+    EXPECT_THROW(parse_pattern("disc:3", video), Error);
+    EXPECT_THROW(parse_pattern("neighborhood:3", {}), Error);
+}
+
 TEST(Registry, HelpNamesEveryPattern) {
-    EXPECT_EQ(pattern_help().size(), 2u);
+    EXPECT_EQ(pattern_help().size(), 7u);
 }
 
 }  // namespace

@@ -1,0 +1,33 @@
+#pragma once
+
+#include "backend/patterns/pattern.h"
+
+/// A disc around each query of a 2-D grid (CLEAR, github.com/Huage001/CLEAR): an image query sees
+/// the image keys at a squared distance below radius², and all text; text queries see everything.
+namespace fovea {
+
+class Disc {
+  public:
+    /// Tokens: the grid {rows, columns}, then the text. Throws Error.
+    Disc(Grid grid, double radius, uint32_t text_tokens);
+
+    bool keeps(uint32_t q, uint32_t k) const {
+        if (q >= image_ || k >= image_) return true;
+        const double dy = double{1} * (q / columns_) - k / columns_;
+        const double dx = double{1} * (q % columns_) - k % columns_;
+        return dy * dy + dx * dx < radius_ * radius_;
+    }
+    Grid grid() const;
+    std::string key() const;
+    Cover cover(TokenRange queries, TokenRange keys) const;
+
+  private:
+    uint32_t rows_, columns_, image_, text_;
+    double radius_;
+};
+
+inline Disc disc(Grid grid, double radius, uint32_t text_tokens = 0) {
+    return {std::move(grid), radius, text_tokens};
+}
+
+}  // namespace fovea

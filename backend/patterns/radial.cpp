@@ -1,0 +1,89 @@
+#include "backend/patterns/radial.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "backend/error.h"
+
+namespace fovea {
+namespace {
+
+/// Of one frame pair: in-frame indices r and c are kept where |r − c| ≤ width; −1 keeps none.
+double band_width(const RadialOptions& o, uint32_t i, uint32_t j) {
+    if (o.sink_first_frame && j == 0) return o.tokens_per_frame;
+    const uint32_t t = i > j ? i - j : j - i;
+    const double reach =
+        std::exp2(std::bit_width(o.tokens_per_frame)) / std::exp2(std::bit_width(t));
+    constexpr double kThinning = 128;
+    if (reach < kThinning && t % static_cast<uint32_t>(kThinning / reach) != 0) return -1;
+    if (t <= 1) return o.tokens_per_frame;
+    return std::max(reach * o.decay, double{1} * o.block);
+}
+
+/// The part of one frame pair that lies in one block, rows and columns counted inside the frames.
+bool keeps_block(TokenRange rows, TokenRange cols, uint32_t block, uint32_t width) {
+    uint32_t dense = 0, touched = 0;
+    for (uint32_t c = cols.begin; c < cols.end; ++c) {
+        const uint32_t begin = std::max(rows.begin, c - std::min(c, width));
+        const uint32_t end = std::min(rows.end, c + width + 1);
+        const uint32_t kept = end > begin ? end - begin : 0;
+        touched += kept > 0;
+        dense += 3 * kept > block;
+    }
+    return 5 * dense > 3 * touched;
+}
+
+BlockMask make_mask(const RadialOptions& o) {
+    const uint32_t s = o.tokens_per_frame, b = o.block, blocks = (o.tokens + b - 1) / b;
+    BlockMask mask{.block = {b, b}, .rows = blocks, .cols = blocks};
+    mask.visible.resize(size_t{blocks} * blocks);
+    const uint32_t behind_video = o.frames * s / b;
+    for (uint32_t r = 0; r < blocks; ++r)
+        std::fill_n(
+            mask.visible.begin() + int64_t{r} * blocks + (r < behind_video ? behind_video : 0),
+            blocks - (r < behind_video ? behind_video : 0), 1);
+
+    const uint32_t span = (s + b - 1) / b;                 // blocks that a frame is counted for
+    const auto inside = [&](uint32_t frame, uint32_t n) {  // tokens of the frame in its nth block
+        const uint32_t offset = frame * s % b;
+        const auto cut = [&](uint32_t at) { return std::min(at - std::min(at, offset), s); };
+        return TokenRange{cut(n * b), cut(n * b + b)};
+    };
+    for (uint32_t i = 0; i < o.frames; ++i)
+        for (uint32_t j = 0; j < o.frames; ++j) {
+            const double width = band_width(o, i, j);
+            if (width < 0) continue;
+            const auto w = static_cast<uint32_t>(std::min(width, double{1} * s));
+            for (uint32_t r = 0; r < span; ++r)
+                for (uint32_t c = 0; c < span; ++c) {
+                    const size_t row = i * s / b + r, col = j * s / b + c;
+                    uint8_t& visible = mask.visible[row * blocks + col];
+                    if (!visible) visible = keeps_block(inside(i, r), inside(j, c), b, w);
+                }
+        }
+    return mask;
+}
+
+}  // namespace
+
+Radial::Radial(const RadialOptions& options) {
+    RadialOptions o = options;
+    require(o.frames >= 1 && o.tokens_per_frame >= 1 && o.block >= 1,
+            "[radial] frames, tokens_per_frame and block must be at least 1, found {}, {} and {}",
+            o.frames, o.tokens_per_frame, o.block);
+    const uint64_t video = uint64_t{o.frames} * o.tokens_per_frame;
+    if (o.tokens == 0) o.tokens = static_cast<uint32_t>(video);
+    require(
+        o.tokens >= video && video < (1u << 31),
+        "[radial] tokens must be at least frames × tokens_per_frame = {} (below 2^31), found {}",
+        video, o.tokens);
+    require(o.decay > 0 && std::isfinite(o.decay), "[radial] decay must be above 0, found {}",
+            o.decay);
+    tokens_ = o.tokens;
+    mask_ = std::make_shared<BlockMask>(make_mask(o));
+    key_ = fmt::format("radial:{}x{}:tokens={}:block={}:decay={}:sink={}", o.frames,
+                       o.tokens_per_frame, o.tokens, o.block, o.decay, int{o.sink_first_frame});
+}
+
+}  // namespace fovea
