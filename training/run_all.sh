@@ -7,15 +7,15 @@
 #   training/run_all.sh stop       ends the run; start goes on from the last checkpoints
 #
 # Each part leaves a mark when it is done, so start after a stop (or a lost connection) does only what is missing.
-# Settings, by environment: MODELS, DATA, STATE, OUT, PYTHON, TEXT_MIN, POOL_MIN, TRAIN_MIN, TEXT_X, TRAIN_X, EVAL_X;
+# Settings, by environment: MODELS, DATA, STATE, RUN, PYTHON, TEXT_MIN, POOL_MIN, TRAIN_MIN, TEXT_X, TRAIN_X, EVAL_X;
 # COMMIT, which the exported files name, where this is a copy without .git.
 set -u
 self=$(readlink -f "$0")
 cd "$(dirname "$self")/.."
-MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} OUT=${OUT:-out/run} PYTHON=${PYTHON:-python3}
+MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} RUN=${RUN:-out/run} PYTHON=${PYTHON:-python3}
 TEXT_MIN=${TEXT_MIN:-2} POOL_MIN=${POOL_MIN:-3} TRAIN_MIN=${TRAIN_MIN:-8.5}
 export PYTHONUNBUFFERED=1
-mkdir -p "$OUT/logs"
+mkdir -p "$RUN/logs"
 
 # 510,000 latents are 12.5 GB: in memory where there is room, else on disk.
 if [ -z "${STATE:-}" ]; then
@@ -27,13 +27,13 @@ fi
 part() {
   local name=$1 limit=$2 code=1 try
   shift 2
-  [ -e "$OUT/logs/$name.done" ] && return 0
+  [ -e "$RUN/logs/$name.done" ] && return 0
   for try in 1 2; do
-    echo "== $(date -u +%T) $*" >> "$OUT/logs/$name.log"
-    timeout -k 10 "$limit" "$@" >> "$OUT/logs/$name.log" 2>&1
+    echo "== $(date -u +%T) $*" >> "$RUN/logs/$name.log"
+    timeout -k 10 "$limit" "$@" >> "$RUN/logs/$name.log" 2>&1
     code=$?
-    echo "== $(date -u +%T) exit status $code" >> "$OUT/logs/$name.log"
-    [ $code = 0 ] && touch "$OUT/logs/$name.done" && return 0
+    echo "== $(date -u +%T) exit status $code" >> "$RUN/logs/$name.log"
+    [ $code = 0 ] && touch "$RUN/logs/$name.done" && return 0
   done
   return $code
 }
@@ -53,39 +53,39 @@ run_all() {
   part import2 120 $(script import_state.py) --models "$MODELS" --only dit || return 1
   part train "$(seconds "$TRAIN_MIN")" $(script train_dit.py) --minutes "$TRAIN_MIN" --pool-minutes 0 \
     --workers 0 --flat 0.4 ${TRAIN_X:-} || return 1
-  part export 120 $(script export.py) --out "$OUT/models" --commit "${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}"
+  part export 120 $(script export.py) --out "$RUN/models" --commit "${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}"
   local exported=$?
-  part evaluate 240 $(script evaluate.py) --out "$OUT/eval" ${EVAL_X:-} && return $exported
+  part evaluate 240 $(script evaluate.py) --out "$RUN/eval" ${EVAL_X:-} && return $exported
 }
 
-running() { [ -e "$OUT/pid" ] && kill -0 "$(cat "$OUT/pid")" 2>/dev/null; }
+running() { [ -e "$RUN/pid" ] && kill -0 "$(cat "$RUN/pid")" 2>/dev/null; }
 
 case "${1:-}" in
   start)
-    running && { echo "already running: $(cat "$OUT/pid")"; exit 1; }
-    rm -f "$OUT/ended"
-    setsid "$self" run < /dev/null > "$OUT/logs/run.log" 2>&1 &
-    echo $! > "$OUT/pid"
-    echo "$OUT/logs" ;;
+    running && { echo "already running: $(cat "$RUN/pid")"; exit 1; }
+    rm -f "$RUN/ended"
+    setsid "$self" run < /dev/null > "$RUN/logs/run.log" 2>&1 &
+    echo $! > "$RUN/pid"
+    echo "$RUN/logs" ;;
   run)
-    echo $$ > "$OUT/pid"
+    echo $$ > "$RUN/pid"
     run_all
-    echo "exit status $?" | tee "$OUT/ended" ;;
+    echo "exit status $?" | tee "$RUN/ended" ;;
   status)
-    for log in "$OUT"/logs/*.log; do
+    for log in "$RUN"/logs/*.log; do
       echo "-- $(basename "$log" .log) $([ -e "${log%.log}.done" ] && echo done)"
       tail -n 2 "$log"
     done
-    if running; then echo "running"; else cat "$OUT/ended" 2>/dev/null || echo "stopped"; fi ;;
+    if running; then echo "running"; else cat "$RUN/ended" 2>/dev/null || echo "stopped"; fi ;;
   wait)
     end=$(($(date +%s) + ${2:-500}))
     while running; do
       [ "$(date +%s)" -ge $end ] && exit 3
       sleep 2
     done
-    cat "$OUT/ended" 2>/dev/null || exit 1 ;;
+    cat "$RUN/ended" 2>/dev/null || exit 1 ;;
   stop)
-    running && kill -- "-$(cat "$OUT/pid")" ;;
+    running && kill -- "-$(cat "$RUN/pid")" ;;
   *)
     sed -n '2,11p' "$self"; exit 2 ;;
 esac
