@@ -1,131 +1,208 @@
 #include "backend/ops/attention.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <map>
 #include <numbers>
 #include <tuple>
 
 #include "backend/error.h"
 #include "backend/log.h"
+#include "backend/ops/attention_kernel.h"
+#include "backend/ops/dispatch.h"
 #include "backend/patterns/planner.h"
-#include "shaders.h"
 #include "shaders/attention/attention_params.h"
 
 namespace fovea {
 namespace {
 
-constexpr AttentionPath kFastestFirst[] = {AttentionPath::nv2, AttentionPath::khr,
-                                           AttentionPath::scalar};
+using Problem = AttentionProblem;
 
-struct Problem {
-    uint32_t batch, heads, kv_heads, q_len, kv_len, extra_len, head_dim;
-    DType dtype;
-};
+void validate_options(const Tensor& q, const Tensor& k, const Tensor& v,
+                      const AttentionOptions& options) {
+    const int64_t heads = q.dim(1), q_len = q.dim(2), kv_len = k.dim(2);
+    const Tensor& extra = options.k_extra;
+    require(!v || static_cast<bool>(extra) == static_cast<bool>(options.v_extra),
+            "[attention] k_extra and v_extra go together");
+    if (extra) {
+        require(
+            extra.rank() == 4 && extra.shape() == Shape{k.dim(0), k.dim(1), extra.dim(2), k.dim(3)},
+            "[attention] k_extra needs ({}, {}, n, {}), found {}", k.dim(0), k.dim(1), k.dim(3),
+            to_string(extra.shape()));
+        if (v)
+            require(options.v_extra.shape() == Shape{v.dim(0), v.dim(1), extra.dim(2), v.dim(3)},
+                    "[attention] v_extra needs ({}, {}, {}, {}), found {}", v.dim(0), v.dim(1),
+                    extra.dim(2), v.dim(3), to_string(options.v_extra.shape()));
+    }
+    if (options.perturb) {
+        require_like("attention", "perturb", options.perturb, {heads}, DType::f32);
+        require(q_len == kv_len,
+                "[attention] perturbed attention needs as many queries as keys, found {} and {}",
+                q_len, kv_len);
+        require(v.dim(3) % 8 == 0, "[attention] v_dim must be a multiple of 8, found {}", v.dim(3));
+    }
+    const auto per_head = [&](const char* name, const Tensor& x, Shape tail) {
+        if (!x) return;
+        tail.insert(tail.begin(), x.rank() > 0 && x.dim(0) == 1 ? 1 : heads);
+        require_like("attention", name, x, tail, DType::f32);
+        count_of("attention", x);
+    };
+    per_head("bias", options.bias, {q_len, kv_len});
+    per_head("key_weights", options.key_weights, {kv_len});
+    if (const Tensor& table = options.relative_bias) {
+        require(table.rank() == 3 && table.dim(1) % 2 == 1 && table.dim(2) % 2 == 1,
+                "[attention] relative_bias needs (heads, 2·rows − 1, 2·columns − 1), found {}",
+                to_string(table.shape()));
+        per_head("relative_bias", table, {table.dim(1), table.dim(2)});
+        const int64_t tokens = (table.dim(1) + 1) / 2 * ((table.dim(2) + 1) / 2);
+        require(q_len == tokens && kv_len == tokens,
+                "[attention] relative_bias {} is for a grid of {} tokens, found {} queries and {} "
+                "keys",
+                to_string(table.shape()), tokens, q_len, kv_len);
+    }
+    const bool labels = options.q_labels || options.k_labels || options.multipliers;
+    require(!labels || (options.q_labels && options.k_labels && options.multipliers),
+            "[attention] q_labels, k_labels and multipliers go together");
+    if (labels) {
+        require_like("attention", "q_labels", options.q_labels, {q_len}, DType::i32);
+        require_like("attention", "k_labels", options.k_labels, {kv_len}, DType::i32);
+        require(options.multipliers.rank() == 2 && options.multipliers.dtype() == DType::f32,
+                "[attention] multipliers must be a table of f32, labels of queries × of keys, "
+                "found {}",
+                to_string(options.multipliers.shape()));
+    }
+}
 
+uint32_t flags_of(const Tensor& v, const AttentionOptions& options) {
+    uint32_t flags = 0;
+    const auto set = [&](bool condition, uint32_t flag) { flags |= condition ? flag : 0; };
+    set(static_cast<bool>(v), shared::FLAG_VALUES);
+    set(static_cast<bool>(options.k_extra), shared::FLAG_EXTRA);
+    set(static_cast<bool>(options.perturb), shared::FLAG_PERTURB);
+    set(static_cast<bool>(options.bias), shared::FLAG_BIAS);
+    set(static_cast<bool>(options.relative_bias), shared::FLAG_RELATIVE_BIAS);
+    set(static_cast<bool>(options.key_weights), shared::FLAG_KEY_WEIGHTS);
+    set(static_cast<bool>(options.multipliers), shared::FLAG_MULTIPLIERS);
+    return flags;
+}
+
+/// v is absent where only the LSE is wanted.
 Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Pattern& pattern,
                  const AttentionOptions& options) {
-    require(q && k && v, "[attention] q, k and v must be there");
+    require(q && k, "[attention] q, k and v must be there");
     require(q.rank() == 4 && k.rank() == 4,
             "[attention] (batch, heads, tokens, head_dim) expected, found q {} and k {}",
             to_string(q.shape()), to_string(k.shape()));
-    require(v.shape() == k.shape(), "[attention] k and v must have one shape, found {} and {}",
+    require(
+        q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3) && k.dim(1) > 0 && q.dim(1) % k.dim(1) == 0,
+        "[attention] q and k need the same batch and head_dim, and heads a multiple of k's "
+        "heads; found q {} and k {}",
+        to_string(q.shape()), to_string(k.shape()));
+    if (v)
+        require(
+            v.rank() == 4 && v.dim(0) == k.dim(0) && v.dim(1) == k.dim(1) && v.dim(2) == k.dim(2),
+            "[attention] k and v must agree in batch, heads and tokens, found {} and {}",
             to_string(k.shape()), to_string(v.shape()));
-    require(q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3) && q.dim(1) % k.dim(1) == 0,
-            "[attention] q and k need the same batch and head_dim, and heads a multiple of k's "
-            "heads; found q {} and k {}",
-            to_string(q.shape()), to_string(k.shape()));
-    require(q.dim(3) % 8 == 0 && q.dim(3) <= 256,
-            "[attention] head_dim must be a multiple of 8 up to 256, found {}", q.dim(3));
+    for (const Tensor& x : {q, k, v})
+        require(!x || x.numel() > 0, "[attention] an empty tensor, {}", to_string(x.shape()));
+    const auto whole = [](int64_t d) { return d % 8 == 0 && d <= 256; };
+    require(whole(q.dim(3)), "[attention] head_dim must be a multiple of 8 up to 256, found {}",
+            q.dim(3));
+    require(!v || whole(v.dim(3)), "[attention] v_dim must be a multiple of 8 up to 256, found {}",
+            v ? v.dim(3) : 0);
     const auto same_type = [&](const Tensor& t) { return !t || t.dtype() == q.dtype(); };
     require((q.dtype() == DType::f32 || q.dtype() == DType::f16) && same_type(k) && same_type(v) &&
                 same_type(options.k_extra) && same_type(options.v_extra),
-            "[attention] all of f32 or all of f16 expected, found {}, {} and {}",
-            name_of(q.dtype()), name_of(k.dtype()), name_of(v.dtype()));
-    const Tensor& extra = options.k_extra;
-    require(static_cast<bool>(extra) == static_cast<bool>(options.v_extra),
-            "[attention] k_extra and v_extra go together");
-    if (extra)
-        require(extra.shape() == options.v_extra.shape() &&
-                    extra.shape() == Shape{k.dim(0), k.dim(1), extra.dim(-2), k.dim(3)},
-                "[attention] k_extra and v_extra need ({}, {}, n, {}), found {} and {}", k.dim(0),
-                k.dim(1), k.dim(3), to_string(extra.shape()), to_string(options.v_extra.shape()));
+            "[attention] q, k, v, k_extra and v_extra must be all of f32 or all of f16, found q {} "
+            "and k {}",
+            name_of(q.dtype()), name_of(k.dtype()));
+    validate_options(q, k, v, options);
     const Grid& grid = pattern.grid();
     const auto tokens = static_cast<int64_t>(grid.tokens());
     require(grid.shape.empty() || (q.dim(2) == tokens && k.dim(2) == tokens),
             "[attention] the grid of pattern {} has {} tokens, found {} queries and {} keys",
             pattern.key(), tokens, q.dim(2), k.dim(2));
+    require(pattern.heads() == 0 || pattern.heads() == q.dim(1),
+            "[attention] pattern {} is for {} heads, found {}", pattern.key(), pattern.heads(),
+            q.dim(1));
     const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };
+    pattern.accepts(u(q.dim(2)), u(k.dim(2)));
     return {.batch = u(q.dim(0)),
             .heads = u(q.dim(1)),
             .kv_heads = u(k.dim(1)),
             .q_len = u(q.dim(2)),
             .kv_len = u(k.dim(2)),
-            .extra_len = extra ? u(extra.dim(2)) : 0,
+            .extra_len = options.k_extra ? u(options.k_extra.dim(2)) : 0,
             .head_dim = u(q.dim(3)),
-            .dtype = q.dtype()};
+            .v_dim = v ? u(v.dim(3)) : 8,
+            .dtype = q.dtype(),
+            .flags = flags_of(v, options)};
 }
 
-vk::Support supports(AttentionPath path, const vk::DeviceInfo& device) {
-    switch (path) {
-        case AttentionPath::scalar:
-            return device.scalar;
-        case AttentionPath::khr:
-            return device.khr.ok ? vk::Support{false, "not built in this version"} : device.khr;
-        case AttentionPath::nv2:
-            return device.nv2.ok ? vk::Support{false, "not built in this version"} : device.nv2;
-        case AttentionPath::automatic:
-            break;
-    }
-    return {false, "not a path"};
-}
-
-AttentionPath forced_path(const AttentionOptions& options) {
-    const char* text = std::getenv("FOVEA_ATTENTION_PATH");
-    if (options.path != AttentionPath::automatic || !text || !*text) return options.path;
-    for (const AttentionPath path : kFastestFirst)
-        if (std::string(text) == name_of(path)) return path;
-    require(std::string(text) == "automatic",
-            "[attention] FOVEA_ATTENTION_PATH must be automatic, scalar, khr or nv2, found \"{}\"",
-            text);
-    return AttentionPath::automatic;
-}
-
-AttentionPath choose_path(const vk::DeviceInfo& device, const AttentionOptions& options) {
-    const AttentionPath forced = forced_path(options);
-    for (const AttentionPath path : kFastestFirst) {
-        if (forced != AttentionPath::automatic && forced != path) continue;
-        const vk::Support support = supports(path, device);
-        if (support.ok) return path;
-        require(forced != path, "[attention] path {} cannot run on {}: {}", name_of(path),
-                device.name, support.why);
-        log::debug("attention: not path {}: {}", name_of(path), support.why);
-    }
-    fail("[attention] no path runs on {}", device.name);
-}
-
-/// A block list in device memory: rows, blocks and masks in one buffer of words.
+/// A plan in device memory: list headers (one, or one a head), then the lists.
 struct DeviceList {
     Tensor words;
-    uint32_t query_tiles, key_tiles, blocks_at, masks_at;
+    uint32_t query_tiles, header_words;
+    bool ordered;
 };
 
-DeviceList upload_list(vk::Stream& stream, const BlockList& list) {
-    std::vector<int32_t> words;
-    words.reserve(2 * (list.rows.size() + list.blocks.size()) + list.masks.size());
-    const auto add = [&](uint32_t word) { words.push_back(static_cast<int32_t>(word)); };
-    for (const auto& row : list.rows) add(row.first), add(row.count);
-    const auto blocks_at = static_cast<uint32_t>(words.size());
-    for (const auto& block : list.blocks) add(block.key_tile), add(block.mask);
-    const auto masks_at = static_cast<uint32_t>(words.size());
-    for (const uint32_t word : list.masks) add(word);
-    Tensor tensor = upload(stream, words, {static_cast<int64_t>(words.size())});
-    stream.submit();  // before another stream uses the list
-    return {std::move(tensor), list.query_tiles(), list.key_tiles(), blocks_at, masks_at};
+std::vector<uint32_t> order_or_identity(const std::vector<uint32_t>& order, uint32_t len,
+                                        uint32_t tile) {
+    if (!order.empty()) return order;
+    std::vector<uint32_t> identity((len + tile - 1) / tile * tile, BlockList::kNoToken);
+    for (uint32_t i = 0; i < len; ++i) identity[i] = i;
+    return identity;
 }
 
-/// Lists are shared by all heads, layers and steps. Bounded: a program with more patterns at once
-/// than this builds some of them again.
+DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
+    const bool ordered = std::any_of(plan.lists.begin(), plan.lists.end(), [](const auto& list) {
+        return !list.q_order.empty() || !list.k_order.empty();
+    });
+    const size_t headers = std::max<size_t>(1, plan.list_of_head.size());
+    std::vector<uint32_t> words(headers * shared::LIST_HEADER);
+    std::vector<std::vector<uint32_t>> header_of;
+    for (const BlockList& list : plan.lists) {
+        require(list.query_tiles() == plan.lists[0].query_tiles(),
+                "[attention] the lists of a plan differ in query tiles: {} and {}",
+                list.query_tiles(), plan.lists[0].query_tiles());
+        std::vector<uint32_t> header(shared::LIST_HEADER);
+        const auto part = [&](uint32_t entry) {
+            require(words.size() < 0xffffffff, "[attention] a plan of more than 16 GiB");
+            header[entry] = static_cast<uint32_t>(words.size());
+        };
+        part(shared::LIST_ROWS);
+        for (const auto& row : list.rows) words.insert(words.end(), {row.first, row.count});
+        part(shared::LIST_BLOCKS);
+        for (const auto& block : list.blocks)
+            words.insert(words.end(), {block.key_tile, block.mask});
+        part(shared::LIST_MASKS);
+        words.insert(words.end(), list.masks.begin(), list.masks.end());
+        if (ordered) {
+            const auto q = order_or_identity(list.q_order, list.q_len, list.tile.q);
+            const auto k = order_or_identity(list.k_order, list.kv_len, list.tile.k);
+            part(shared::LIST_Q_ORDER);
+            words.insert(words.end(), q.begin(), q.end());
+            part(shared::LIST_K_ORDER);
+            words.insert(words.end(), k.begin(), k.end());
+        }
+        header[shared::LIST_KEY_TILES] = list.key_tiles();
+        header_of.push_back(std::move(header));
+    }
+    for (size_t h = 0; h < headers; ++h) {
+        const auto& header = header_of[plan.list_of_head.empty() ? 0 : plan.list_of_head[h]];
+        std::copy(header.begin(), header.end(),
+                  words.begin() + static_cast<int64_t>(h * shared::LIST_HEADER));
+    }
+    const std::span<const int32_t> view(reinterpret_cast<const int32_t*>(words.data()),
+                                        words.size());
+    Tensor tensor = upload(stream, view, {static_cast<int64_t>(words.size())});
+    stream.submit();  // before another stream uses the list
+    return {std::move(tensor), plan.lists[0].query_tiles(),
+            plan.list_of_head.empty() ? 0 : shared::LIST_HEADER, ordered};
+}
+
+/// Lists are shared by all heads that are alike, layers and steps. Bounded: a program with more
+/// patterns at once than this builds some of them again.
 struct ListCache {
     static constexpr size_t kMost = 64;
     using Key = std::tuple<std::string, Grid, TileShape, uint32_t, uint32_t, uint32_t>;
@@ -137,86 +214,83 @@ DeviceList device_list(vk::Stream& stream, const Pattern& pattern, TileShape til
     auto& lists = stream.device().cache<ListCache>().lists;
     const ListCache::Key key{pattern.key(), pattern.grid(), tile, p.q_len, p.kv_len, p.extra_len};
     if (const auto found = lists.find(key); found != lists.end()) return found->second;
-    const BlockList list = block_list(pattern, tile, p.q_len, p.kv_len, p.extra_len);
-    log::debug(
-        "attention: {} of {} × {} in {}×{} tiles visits {:.1f} % of the blocks, keeps "
-        "{:.1f} % of the pairs, {} KiB of masks",
-        pattern.key(), p.q_len, p.kv_len, tile.q, tile.k, 100 * list.visited_share(),
-        100 * list.kept_share(), list.masks.size() / 256);
+    const Plan made = plan(pattern, tile, p.q_len, p.kv_len, p.extra_len);
+    for (const BlockList& list : made.lists)
+        log::debug(
+            "attention: {} of {} × {} in {}×{} tiles visits {:.1f} % of the blocks, keeps "
+            "{:.1f} % of the pairs, {} KiB",
+            pattern.key(), p.q_len, p.kv_len, tile.q, tile.k, 100 * list.visited_share(),
+            100 * list.kept_share(), list.bytes() / 1024);
     if (lists.size() >= ListCache::kMost) lists.clear();
-    return lists.emplace(key, upload_list(stream, list)).first->second;
+    return lists.emplace(key, upload_plan(stream, made)).first->second;
 }
 
-/// Specialisation constants of a path's module for a problem.
-struct Kernel {
-    const vk::Shader* shader;
-    std::vector<uint32_t> constants;
-    TileShape tile;
-};
+uint32_t head_stride(const Tensor& x) {
+    return x && x.dim(0) > 1 ? static_cast<uint32_t>(x.numel() / x.dim(0)) : 0;
+}
 
-Kernel scalar_kernel(const vk::DeviceInfo& device, const Problem& p) {
-    const bool cpu = device.type == vk::DeviceType::cpu;  // see tile_scalar.glsl
-    const uint32_t lanes = cpu ? device.limits.subgroup_size : 64;
-    const uint32_t rows = cpu ? 2 : 1;
-    const uint32_t keys = 16;
-    const bool unroll = !cpu, hand_round = cpu && lanes >= 2 && lanes <= 2 * keys;
-    return {.shader = p.dtype == DType::f16 ? &shader::attention_scalar_f16
-                                            : &shader::attention_scalar_f32,
-            .constants = {lanes, rows, keys, p.head_dim, p.extra_len > 0, unroll, hand_round},
-            .tile = {.q = lanes * rows, .k = keys}};
+/// `o` is absent where v is.
+void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
+         const Pattern& pattern, const AttentionOptions& options, Problem p, const Tensor& o,
+         const Tensor& lse) {
+    vk::Device& device = stream.device();
+    const AttentionPath path = choose_path(device.info(), p.dtype, options.path);
+    const TileShape tile = attention_tile(path, device.info(), p, pattern.granularity());
+    const DeviceList list = device_list(stream, pattern, tile, p);
+    if (list.ordered) p.flags |= shared::FLAG_ORDERED;
+    const AttentionKernel kernel = attention_kernel(path, device.info(), p, tile);
+    const float scale =
+        options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(p.head_dim));
+    const Tensor &relative = options.relative_bias, &multipliers = options.multipliers;
+    const auto side = [&](int64_t axis) {
+        return relative ? static_cast<uint32_t>(relative.dim(axis) + 1) / 2 : 0;
+    };
+    const shared::AttentionParams params{
+        .q_len = p.q_len,
+        .kv_len = p.kv_len,
+        .extra_len = p.extra_len,
+        .n_heads = p.heads,
+        .n_kv_heads = p.kv_heads,
+        .scale = scale * std::numbers::log2e_v<float>,
+        .list_words = list.header_words,
+        .write_lse = lse ? 1u : 0u,
+        .bias_head_stride = head_stride(options.bias),
+        .relative_head_stride = head_stride(relative),
+        .grid_rows = side(1),
+        .grid_columns = side(2),
+        .weights_head_stride = head_stride(options.key_weights),
+        .q_labels = multipliers ? static_cast<uint32_t>(multipliers.dim(0)) : 0,
+        .k_labels = multipliers ? static_cast<uint32_t>(multipliers.dim(1)) : 0};
+    stream.dispatch(device.program(*kernel.shader, kernel.constants, kernel.full_subgroups),
+                    {read(q), read(k), read(v), read(options.k_extra), read(options.v_extra),
+                     read(list.words), write(o), write(lse), read(options.perturb),
+                     read(options.bias), read(relative), read(options.key_weights),
+                     read(options.q_labels), read(options.k_labels), read(multipliers)},
+                    params, {list.query_tiles, p.heads, p.batch}, "attention");
 }
 
 }  // namespace
 
-const char* name_of(AttentionPath path) {
-    switch (path) {
-        case AttentionPath::automatic:
-            return "automatic";
-        case AttentionPath::scalar:
-            return "scalar";
-        case AttentionPath::khr:
-            return "khr";
-        case AttentionPath::nv2:
-            return "nv2";
-    }
-    return "?";
-}
-
-std::vector<PathSupport> attention_paths(const vk::DeviceInfo& device) {
-    std::vector<PathSupport> paths;
-    for (const AttentionPath path : kFastestFirst) paths.push_back({path, supports(path, device)});
-    return paths;
-}
-
 Tensor attention(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
                  const Pattern& pattern, const AttentionOptions& options) {
+    require(static_cast<bool>(v), "[attention] q, k and v must be there");
     const Problem p = validate(q, k, v, pattern, options);
-    vk::Device& device = stream.device();
-    choose_path(device.info(), options);  // scalar: the only one built
-    const Kernel kernel = scalar_kernel(device.info(), p);
-    const DeviceList list = device_list(stream, pattern, kernel.tile, p);
-
-    const Tensor o = empty(device, q.shape(), q.dtype());
+    const Tensor o = empty(stream.device(), {q.dim(0), q.dim(1), q.dim(2), v.dim(3)}, q.dtype());
     Tensor lse;
-    if (options.lse) lse = empty(device, {q.dim(0), q.dim(1), q.dim(2)}, DType::f32);
-    const float scale =
-        options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(p.head_dim));
-    const shared::AttentionParams params{.q_len = p.q_len,
-                                         .kv_len = p.kv_len,
-                                         .extra_len = p.extra_len,
-                                         .n_heads = p.heads,
-                                         .n_kv_heads = p.kv_heads,
-                                         .scale = scale * std::numbers::log2e_v<float>,
-                                         .key_tiles = list.key_tiles,
-                                         .write_lse = options.lse ? 1u : 0u,
-                                         .blocks_at = list.blocks_at,
-                                         .masks_at = list.masks_at};
-    stream.dispatch(device.program(*kernel.shader, kernel.constants),
-                    {read(q), read(k), read(v), read(options.k_extra), read(options.v_extra),
-                     read(list.words), write(o), write(lse)},
-                    params, {list.query_tiles, p.heads, p.batch}, "attention");
+    if (options.lse) lse = empty(stream.device(), {q.dim(0), q.dim(1), q.dim(2)}, DType::f32);
+    run(stream, q, k, v, pattern, options, p, o, lse);
     if (options.lse) *options.lse = lse;
     return o;
+}
+
+Tensor attention_lse(vk::Stream& stream, const Tensor& q, const Tensor& k, const Pattern& pattern,
+                     const AttentionOptions& options) {
+    AttentionOptions own = options;
+    own.v_extra = own.perturb = {};
+    const Problem p = validate(q, k, {}, pattern, own);
+    const Tensor lse = empty(stream.device(), {q.dim(0), q.dim(1), q.dim(2)}, DType::f32);
+    run(stream, q, k, {}, pattern, own, p, {}, lse);
+    return lse;
 }
 
 }  // namespace fovea

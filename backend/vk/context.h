@@ -38,6 +38,7 @@ struct PhysicalDevice {
     DeviceInfo info;
     uint32_t queue_family = 0;
     bool memory_budget = false;
+    bool sets_subgroup_size = false;  // a compute pipeline may ask for a size
 };
 
 std::vector<PhysicalDevice> physical_devices(const Instance& instance);

@@ -299,7 +299,8 @@ std::shared_ptr<Buffer> Device::allocate(uint64_t bytes, Memory memory, std::str
     return std::make_shared<Buffer>(std::move(handle));
 }
 
-const Program& Device::program(const Shader& shader, const std::vector<uint32_t>& constants) {
+const Program& Device::program(const Shader& shader, const std::vector<uint32_t>& constants,
+                               bool full_subgroups) {
     Impl& d = *impl_;
     const auto key = std::make_pair(std::string(shader.name), constants);
     if (const auto found = d.programs.find(key); found != d.programs.end()) return found->second;
@@ -346,9 +347,17 @@ const Program& Device::program(const Shader& shader, const std::vector<uint32_t>
         .pMapEntries = entries.data(),
         .dataSize = constants.size() * 4,
         .pData = constants.data()};
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroup_size{
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = d.physical.info.limits.subgroup_size};
+    const bool required = full_subgroups && d.physical.sets_subgroup_size;
+    VkPipelineShaderStageCreateFlags flags = 0;
+    if (full_subgroups) flags |= VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
     const VkComputePipelineCreateInfo create{
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = required ? &subgroup_size : nullptr,
+                  .flags = flags,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main",

@@ -36,6 +36,12 @@ struct Limits {
 
 enum class DeviceType { discrete, integrated, virtual_gpu, cpu, other };
 
+/// Rows and columns of a cooperative matrix product: m × k times k × n.
+struct MatrixShape {
+    uint32_t m = 0, n = 0, k = 0;
+    bool operator==(const MatrixShape&) const = default;
+};
+
 struct DeviceInfo {
     uint32_t index = 0;  ///< in the order of list_devices()
     std::string name;
@@ -52,6 +58,7 @@ struct DeviceInfo {
         nv2;  ///< attention paths the device could take (built or not is the op's matter)
     std::vector<std::string>
         matrix_shapes;  ///< "16x16x16 f16 f16 f32 f32 subgroup", as the driver lists them
+    std::vector<MatrixShape> fp16_matrices;  ///< of these: fp16 operands, fp32 sums, a subgroup
 };
 
 /// Every Vulkan device of the machine. Empty when there is a loader but no driver; throws Error
@@ -78,7 +85,9 @@ class Device {
                                      std::string_view what = "tensor");
 
     /// The pipeline of a module with specialisation constants 0…n−1; made once, then cached.
-    const Program& program(const Shader& shader, const std::vector<uint32_t>& constants = {});
+    /// `full_subgroups`: all of limits.subgroup_size invocations, numbered in order.
+    const Program& program(const Shader& shader, const std::vector<uint32_t>& constants = {},
+                           bool full_subgroups = false);
 
     /// Bytes now allocated from the driver, and the most there ever were.
     uint64_t allocated() const;

@@ -53,25 +53,34 @@ const char* scope_name(VkScopeKHR scope) {
     }
 }
 
-std::vector<std::string> matrix_shapes(VkPhysicalDevice device) {
+void read_matrix_shapes(VkPhysicalDevice device, DeviceInfo& info) {
     uint32_t count = 0;
     vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(device, &count, nullptr);
     std::vector<VkCooperativeMatrixPropertiesKHR> shapes(
         count, {.sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR});
     vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR(device, &count, shapes.data());
-    std::vector<std::string> lines;
-    for (const auto& shape : shapes)
-        lines.push_back(fmt::format("{}x{}x{} {} {} {} {} {}", shape.MSize, shape.NSize,
-                                    shape.KSize, component_name(shape.AType),
-                                    component_name(shape.BType), component_name(shape.CType),
-                                    component_name(shape.ResultType), scope_name(shape.scope)));
-    return lines;
+    for (const auto& shape : shapes) {
+        info.matrix_shapes.push_back(fmt::format(
+            "{}x{}x{} {} {} {} {} {}", shape.MSize, shape.NSize, shape.KSize,
+            component_name(shape.AType), component_name(shape.BType), component_name(shape.CType),
+            component_name(shape.ResultType), scope_name(shape.scope)));
+        if (shape.AType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
+            shape.BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
+            shape.CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            shape.ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            shape.scope == VK_SCOPE_SUBGROUP_KHR)
+            info.fp16_matrices.push_back({shape.MSize, shape.NSize, shape.KSize});
+    }
 }
 
-bool multiplies_fp16_to_fp32(const std::vector<std::string>& shapes) {
-    return std::any_of(shapes.begin(), shapes.end(), [](const std::string& shape) {
-        return shape.find("f16 f16 f32 f32 subgroup") != std::string::npos;
-    });
+bool has_nv2_features(VkPhysicalDevice device) {
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV nv2{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV};
+    VkPhysicalDeviceFeatures2 features{.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                       .pNext = &nv2};
+    vkGetPhysicalDeviceFeatures2(device, &features);
+    return nv2.cooperativeMatrixReductions && nv2.cooperativeMatrixConversions &&
+           nv2.cooperativeMatrixPerElementOperations;
 }
 
 std::vector<VkExtensionProperties> extensions(VkPhysicalDevice device) {
@@ -140,6 +149,8 @@ PhysicalDevice describe(VkPhysicalDevice handle, uint32_t index) {
     if (api >= VK_API_VERSION_1_3) vkGetPhysicalDeviceProperties2(handle, &properties);
     const auto& limits = properties.properties.limits;
 
+    device.sets_subgroup_size =
+        (subgroup_sizes.requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0;
     info.index = index;
     info.name = properties.properties.deviceName;
     info.driver = fmt::format("{} {}", driver.driverName, driver.driverInfo);
@@ -182,13 +193,13 @@ PhysicalDevice describe(VkPhysicalDevice handle, uint32_t index) {
     read_memory(device);
     info.usable = find_queue(device);
     info.scalar = info.usable;
-    if (khr) info.matrix_shapes = matrix_shapes(handle);
+    if (khr) read_matrix_shapes(handle, info);
 
     if (!khr)
         info.khr.why = "the driver does not offer VK_KHR_cooperative_matrix";
     else if (!info.fp16_storage)
         info.khr.why = "no 16-bit storage buffers";
-    else if (!multiplies_fp16_to_fp32(info.matrix_shapes))
+    else if (info.fp16_matrices.empty())
         info.khr.why = "no fp16 × fp16 → fp32 matrix shape at subgroup scope";
     else
         info.khr.ok = info.usable.ok;
@@ -197,6 +208,8 @@ PhysicalDevice describe(VkPhysicalDevice handle, uint32_t index) {
         info.nv2.why = "the driver does not offer VK_NV_cooperative_matrix2";
     else if (!info.khr.ok)
         info.nv2.why = "needs what khr needs: " + info.khr.why;
+    else if (!has_nv2_features(handle))
+        info.nv2.why = "no reductions, conversions or element functions of cooperative matrices";
     else
         info.nv2.ok = true;
     return device;

@@ -1,4 +1,4 @@
-// Push constants of the attention kernels: plain C subset, included by C++ and GLSL.
+// Push constants and flags of the attention kernels: plain C subset, included by C++ and GLSL.
 
 #ifndef FOVEA_ATTENTION_PARAMS_H
 #define FOVEA_ATTENTION_PARAMS_H
@@ -15,14 +15,37 @@ struct AttentionParams {
     uint extra_len;
     uint n_heads;
     uint n_kv_heads;
-    float scale;     // scale · log2(e): the softmax is taken to base 2
-    uint key_tiles;  // tiles of keys; those with higher numbers hold extra keys
-    uint write_lse;  // 0 or 1
-    // The block list: per query tile (first, count) at 0, then the blocks (key tile, mask), then
-    // the masks, BR rows of (BC + 31) / 32 words each. Offsets in words.
-    uint blocks_at;
-    uint masks_at;
+    float scale;      // scale · log2(e): the softmax is taken to base 2
+    uint list_words;  // from the list header of a head to the next head's; 0: one list for all
+    uint write_lse;   // 0 or 1
+    // Of logit modifiers, see modifiers.glsl. Strides in elements, 0 where heads share a table.
+    uint bias_head_stride;
+    uint relative_head_stride;
+    uint grid_rows;  // of the grid that relative biases refer to
+    uint grid_columns;
+    uint weights_head_stride;
+    uint q_labels;  // rows and columns of the table of multipliers
+    uint k_labels;
 };
+
+// A head's list header: offsets in words of the list buffer, and a count.
+const uint LIST_ROWS = 0;       // per query tile (first, count) of its blocks
+const uint LIST_BLOCKS = 1;     // (key tile, mask)
+const uint LIST_MASKS = 2;      // BR rows of (BC + 31) / 32 words each
+const uint LIST_Q_ORDER = 3;    // token of each slot
+const uint LIST_K_ORDER = 4;
+const uint LIST_KEY_TILES = 5;  // tiles with higher numbers hold extra keys
+const uint LIST_HEADER = 8;     // words
+
+// Specialisation: what a call does not use costs nothing.
+const uint FLAG_EXTRA = 1;     // extra keys
+const uint FLAG_ORDERED = 2;   // slots are not tokens
+const uint FLAG_PERTURB = 4;
+const uint FLAG_VALUES = 8;    // absent: only the LSE is wanted
+const uint FLAG_BIAS = 16;
+const uint FLAG_RELATIVE_BIAS = 32;
+const uint FLAG_KEY_WEIGHTS = 64;
+const uint FLAG_MULTIPLIERS = 128;
 
 #ifdef __cplusplus
 #undef uint

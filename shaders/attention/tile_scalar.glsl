@@ -10,75 +10,94 @@
 // without, 11 GFLOP/s with.
 
 const uint D4 = HEAD_DIM / 4;
+const uint VD4 = V_DIM / 4;
 const uint LOADS = HAND_ROUND ? 2 * BC / LANES : 1;  // a pair of columns of a block
 
 vec4 q[ROWS * D4];
-vec4 o[ROWS * D4];
+vec4 o[ROWS * VD4];
 float s[ROWS * BC];
 float row_max[ROWS];
 float row_sum[ROWS];
+uint query_at[ROWS];  // token of a row
 uint kv_head;
-bool extra;       // whether the block is one of extra keys
-uint key_at[BC];  // its rows, or what this lane loads of them
+bool extra;            // whether the block is one of extra keys
+uint key_at[BC];       // rows of the block's keys, or what this lane loads of them
 float correction[ROWS];  // of what was summed before the newest maximum
+bool careful;          // a partial block: unseen values may be anything
+uint not_finite;       // of a careful block: keys (HAND_ROUND: this lane's loads) with such a value
 
-uint query_row(uint r) {
-    return gl_WorkGroupID.x * BR + r * LANES + gl_LocalInvocationIndex;
-}
-
-// Start of a row in vec4. Rows beyond the end read the last one: their results are not stored, their
-// keys masked.
-uint row_at(uint head, uint row, uint len) {
-    return (head * len + min(row, len - 1)) * D4;
+// Start of a row in vectors. Slots without a token read the last one: their results are not stored,
+// their keys masked.
+uint row_at(uint head, uint token, uint len, uint vectors) {
+    return (head * len + min(token, len - 1)) * vectors;
 }
 
 // Outside the loops over columns: compilers for CPUs do not hoist it, and it divides.
-void find_keys(uint key_tile) {
-    extra = EXTRA && key_tile >= params.key_tiles;
-    const uint first = (extra ? key_tile - params.key_tiles : key_tile) * BC;
-    const uint len = extra ? params.extra_len : params.kv_len;
+void find_keys(uint block, uint vectors) {
+    const uint key_tile = block_key_tile(block);
+    extra = is_extra_tile(key_tile);
+    const uint first = first_slot(key_tile), len = extra ? params.extra_len : params.kv_len;
     if (HAND_ROUND) {
-        [[unroll]] for (uint g = 0; g < LOADS; ++g)
-            key_at[g] = row_at(kv_head, first + g * LANES / 2 + gl_SubgroupInvocationID / 2, len) +
-                        gl_SubgroupInvocationID % 2;
+        [[unroll]] for (uint g = 0; g < LOADS; ++g) {
+            const uint slot = first + g * LANES / 2 + gl_SubgroupInvocationID / 2;
+            key_at[g] =
+                row_at(kv_head, key_token(slot, extra), len, vectors) + gl_SubgroupInvocationID % 2;
+        }
     } else {
-        [[unroll]] for (uint j = 0; j < BC; ++j) key_at[j] = row_at(kv_head, first + j, len);
+        [[unroll]] for (uint j = 0; j < BC; ++j)
+            key_at[j] = row_at(kv_head, key_token(first + j, extra), len, vectors);
     }
 }
 
-// Runs `step` for every second column c.
-#define EACH_COLUMN_PAIR(step)                                 \
-    if (UNROLL) {                                              \
-        [[unroll]] for (uint c = 0; c < D4; c += 2) step;      \
-    } else {                                                   \
-        [[dont_unroll]] for (uint c = 0; c < D4; c += 2) step; \
+// Runs `step` for every second of n columns c.
+#define EACH_COLUMN_PAIR(n, step)                             \
+    if (UNROLL) {                                             \
+        [[unroll]] for (uint c = 0; c < n; c += 2) step;      \
+    } else {                                                  \
+        [[dont_unroll]] for (uint c = 0; c < n; c += 2) step; \
     }
 
 void begin_columns(uint c) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
-        const uint at = row_at(query_head(), query_row(r), params.q_len);
-        [[unroll]] for (uint i = c; i < c + 2; ++i) {
+        const uint at = row_at(query_head(), query_at[r], params.q_len, D4);
+        [[unroll]] for (uint i = c; i < c + 2; ++i)
             q[r * D4 + i] = load4(q_data[at + i]) * params.scale;
-            o[r * D4 + i] = vec4(0);
-        }
     }
+}
+
+void clear_columns(uint c) {
+    [[unroll]] for (uint r = 0; r < ROWS; ++r)
+        [[unroll]] for (uint i = c; i < c + 2; ++i) o[r * VD4 + i] = vec4(0);
 }
 
 void begin() {
     kv_head = key_head();
-    EACH_COLUMN_PAIR(begin_columns(c))
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
+        query_at[r] =
+            query_token(gl_WorkGroupID.x * BR + r * LANES + gl_LocalInvocationIndex);
         row_max[r] = MASKED;
         row_sum[r] = 0;
     }
+    EACH_COLUMN_PAIR(D4, begin_columns(c))
+    if (VALUES) EACH_COLUMN_PAIR(VD4, clear_columns(c))
 }
 
 vec4 load_k(bool from_extra, uint at) {
     return from_extra ? load4(k_extra_data[at]) : load4(k_data[at]);
 }
 
-vec4 load_v(bool from_extra, uint at) {
-    return from_extra ? load4(v_extra_data[at]) : load4(v_data[at]);
+// An unseen key has weight 0, but 0 · ∞ is NaN: such values become 0 and are remembered, since a
+// row that does see them must get NaN.
+vec4 load_v(bool from_extra, uint at, uint bit) {
+    vec4 v = from_extra ? load4(v_extra_data[at]) : load4(v_data[at]);
+    if (careful) {
+        const uvec4 exponent = floatBitsToUint(v) & 0x7f800000;
+        if (any(equal(exponent, uvec4(0x7f800000)))) {
+            not_finite |= 1u << bit;
+            v = vec4(0);
+        }
+    }
+    return v;
 }
 
 // Column h of the pair of key j, from what all lanes loaded.
@@ -106,16 +125,30 @@ void scores_columns(bool from_extra, uint c) {
     }
 }
 
-void scores(uint key_tile) {
+void scores(uint block) {
     [[unroll]] for (uint i = 0; i < ROWS * BC; ++i) s[i] = 0;
-    find_keys(key_tile);
+    find_keys(block, D4);
     if (EXTRA && extra)
-        EACH_COLUMN_PAIR(scores_columns(true, c))
+        EACH_COLUMN_PAIR(D4, scores_columns(true, c))
     else
-        EACH_COLUMN_PAIR(scores_columns(false, c))
+        EACH_COLUMN_PAIR(D4, scores_columns(false, c))
 }
 
-void mask_scores(uint mask) {
+void modify_score(uint i, uint first) {
+    s[i] = modified(s[i], query_at[i / BC], key_token(first + i % BC, false));
+}
+
+void modify_scores(uint block) {
+    if (EXTRA && extra) return;
+    const uint first = first_slot(block_key_tile(block));
+    if (UNROLL)
+        [[unroll]] for (uint i = 0; i < ROWS * BC; ++i) modify_score(i, first);
+    else
+        [[dont_unroll]] for (uint i = 0; i < ROWS * BC; ++i) modify_score(i, first);
+}
+
+void mask_scores(uint block) {
+    const uint mask = block_mask(block);
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         uint bits;
         [[unroll]] for (uint j = 0; j < BC; ++j) {
@@ -125,7 +158,7 @@ void mask_scores(uint mask) {
     }
 }
 
-void softmax_step() {
+void softmax_step(uint block) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         float largest = row_max[r];
         [[unroll]] for (uint j = 0; j < BC; ++j) largest = max(largest, s[r * BC + j]);
@@ -146,44 +179,71 @@ void softmax_step() {
 void accumulate_columns(bool from_extra, uint c) {
     vec4 sum[ROWS][2];
     [[unroll]] for (uint r = 0; r < ROWS; ++r)
-        [[unroll]] for (uint h = 0; h < 2; ++h) sum[r][h] = o[r * D4 + c + h] * correction[r];
+        [[unroll]] for (uint h = 0; h < 2; ++h) sum[r][h] = o[r * VD4 + c + h] * correction[r];
     vec4 own[LOADS];
     if (HAND_ROUND)
-        [[unroll]] for (uint n = 0; n < LOADS; ++n) own[n] = load_v(from_extra, key_at[n] + c);
+        [[unroll]] for (uint n = 0; n < LOADS; ++n) own[n] = load_v(from_extra, key_at[n] + c, n);
     [[unroll]] for (uint j = 0; j < BC; ++j) {
         [[unroll]] for (uint h = 0; h < 2; ++h) {
             const vec4 v =
-                HAND_ROUND ? handed_round(own, j, h) : load_v(from_extra, key_at[j] + c + h);
+                HAND_ROUND ? handed_round(own, j, h) : load_v(from_extra, key_at[j] + c + h, j);
             [[unroll]] for (uint r = 0; r < ROWS; ++r)
                 sum[r][h] = fma(vec4(s[r * BC + j]), v, sum[r][h]);
         }
     }
     [[unroll]] for (uint r = 0; r < ROWS; ++r)
-        [[unroll]] for (uint h = 0; h < 2; ++h) o[r * D4 + c + h] = sum[r][h];
+        [[unroll]] for (uint h = 0; h < 2; ++h) o[r * VD4 + c + h] = sum[r][h];
 }
 
-void accumulate(uint key_tile) {
+// Rare, so a branch: rows that see a value that is not finite.
+void spread_not_finite() {
+    if (HAND_ROUND ? !subgroupAny(not_finite != 0) : not_finite == 0) return;
+    [[dont_unroll]] for (uint j = 0; j < BC; ++j) {
+        bool bad = (not_finite >> j & 1) != 0;
+        if (HAND_ROUND) {
+            const uint mine = not_finite >> (j / (LANES / 2)) & 1;
+            const uint lane = gl_SubgroupInvocationID / 2;
+            bad = subgroupAny(mine != 0 && lane == j % (LANES / 2));
+        }
+        [[unroll]] for (uint r = 0; r < ROWS; ++r)
+            if (bad && s[r * BC + j] != 0) row_sum[r] = NOT_A_NUMBER;
+    }
+}
+
+void accumulate(uint block) {
+    careful = block_mask(block) != FULL_BLOCK;
+    not_finite = 0;
+    if (V_DIM != HEAD_DIM) find_keys(block, VD4);
     if (EXTRA && extra)
-        EACH_COLUMN_PAIR(accumulate_columns(true, c))
+        EACH_COLUMN_PAIR(VD4, accumulate_columns(true, c))
     else
-        EACH_COLUMN_PAIR(accumulate_columns(false, c))
+        EACH_COLUMN_PAIR(VD4, accumulate_columns(false, c))
+    if (careful) spread_not_finite();
 }
 
-void finish_columns(uint c) {
+void finish_columns(uint c, float u) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
-        if (query_row(r) >= params.q_len) continue;
-        const float inverse = row_sum[r] > 0 ? 1 / row_sum[r] : 0;
-        const uint at = row_at(query_head(), query_row(r), params.q_len);
-        [[unroll]] for (uint i = c; i < c + 2; ++i)
-            o_data[at + i] = store4(o[r * D4 + i] * inverse);
+        if (query_at[r] == NO_TOKEN) continue;
+        const float inverse = row_sum[r] == 0 ? 0 : 1 / row_sum[r];
+        const uint at = row_at(query_head(), query_at[r], params.q_len, VD4);
+        const uint own = PERTURB ? row_at(kv_head, query_at[r], params.kv_len, VD4) : 0;
+        [[unroll]] for (uint i = c; i < c + 2; ++i) {
+            vec4 value = o[r * VD4 + i] * inverse;
+            if (PERTURB && u != 0) {
+                const vec4 v = load4(v_data[own + i]);
+                value = u == 1 ? v : mix(value, v, u);
+            }
+            o_data[at + i] = store4(value);
+        }
     }
 }
 
 void finish() {
-    EACH_COLUMN_PAIR(finish_columns(c))
+    const float u = PERTURB ? perturb_data[gl_WorkGroupID.y] : 0;
+    if (VALUES) EACH_COLUMN_PAIR(VD4, finish_columns(c, u))
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
-        if (params.write_lse == 0 || query_row(r) >= params.q_len) continue;
-        lse_data[query_head() * params.q_len + query_row(r)] =
-            row_sum[r] > 0 ? (row_max[r] + log2(row_sum[r])) * LN2 : uintBitsToFloat(0xff800000);
+        if (params.write_lse == 0 || query_at[r] == NO_TOKEN) continue;
+        lse_data[query_head() * params.q_len + query_at[r]] =
+            row_sum[r] == 0 ? MINUS_INFINITY : (row_max[r] + log2(row_sum[r])) * LN2;
     }
 }

@@ -1,0 +1,215 @@
+#include "backend/ops/attention_kernel.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "backend/error.h"
+#include "backend/log.h"
+#include "shaders.h"
+#include "shaders/attention/attention_params.h"
+
+namespace fovea {
+namespace {
+
+constexpr AttentionPath kFastestFirst[] = {AttentionPath::nv2, AttentionPath::khr,
+                                           AttentionPath::scalar};
+
+uint32_t round_up(uint32_t x, uint32_t step) {
+    return (x + step - 1) / step * step;
+}
+
+bool is_cpu(const vk::DeviceInfo& device) {
+    return device.type == vk::DeviceType::cpu;
+}
+
+/// FOVEA_EMULATE_MATRICES=1 runs the kernels of khr and nv2 on plain registers where the device
+/// has no matrix units: slowly, so that tests reach them everywhere (matrices.glsl).
+bool emulates(const vk::DeviceInfo& device) {
+    const char* text = std::getenv("FOVEA_EMULATE_MATRICES");
+    const uint32_t lanes = device.limits.subgroup_size;
+    return text && std::string(text) == "1" && (lanes == 4 || lanes == 8 || lanes == 16);
+}
+
+vk::Support matrix_support(const vk::Support& device_has, const vk::DeviceInfo& device,
+                           const vk::Shader& shader, DType dtype) {
+    if (dtype != DType::f16)
+        return {false,
+                fmt::format("matrix units multiply f16, the tensors are {}", name_of(dtype))};
+    if (!device_has.ok && emulates(device)) return {true, ""};
+    if (device_has.ok && shader.code.empty())
+        return {false, "not built: the shader compiler lacks the extension"};
+    return device_has;
+}
+
+/// The product a matrix path works with; all zero if none fits.
+vk::MatrixShape matrix_shape(AttentionPath path, const vk::DeviceInfo& device) {
+    const vk::MatrixShape usual{16, 16, 16};
+    const auto& shapes = device.fp16_matrices;
+    if (shapes.empty() || std::find(shapes.begin(), shapes.end(), usual) != shapes.end())
+        return usual;  // none: emulated
+    if (path == AttentionPath::nv2) return {};
+    for (const auto& shape : shapes) {
+        const uint32_t lanes = device.limits.subgroup_size;
+        if (shape.n % 8 == 0 && shape.k % 8 == 0 && shape.n <= 32 && shape.k <= 32 &&
+            (lanes % shape.m == 0 || shape.m % lanes == 0))
+            return shape;
+    }
+    return {};
+}
+
+/// Subgroups of a workgroup and keys of a block.
+struct MatrixTile {
+    uint32_t subgroups, keys;
+};
+
+uint64_t shared_bytes(AttentionPath path, const AttentionProblem& p, vk::MatrixShape m,
+                      MatrixTile t) {
+    const uint64_t widest = std::max(round_up(p.head_dim, m.k), round_up(p.v_dim, m.n));
+    const uint64_t kv = 2 * t.keys * (widest / 8 + 1) * 16;
+    const uint64_t s = uint64_t{4} * m.m * (path == AttentionPath::khr ? t.keys + m.n : m.n);
+    return kv + t.subgroups * s + 4 * t.keys + 4;
+}
+
+MatrixTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device, const AttentionProblem& p,
+                       TileShape granularity) {
+    const vk::MatrixShape m = matrix_shape(path, device);
+    // Measured on an H200 (nv2): 8 subgroups of 16 queries and 64 keys; from head_dim 128 on
+    // registers do not hold more.
+    MatrixTile t = path == AttentionPath::nv2 ? MatrixTile{8, 64} : MatrixTile{4, 32};
+    if (std::max(p.head_dim, p.v_dim) > 128) t.keys = 32;
+    if (device.fp16_matrices.empty()) t = {2, 32};  // emulated
+    const uint32_t least_keys = std::max(m.n, m.k);
+    const uint32_t wanted_q = std::min(granularity.q ? granularity.q : ~0u, p.q_len);
+    while (t.subgroups > 1 && t.subgroups / 2 * m.m >= wanted_q) t.subgroups /= 2;
+    while (t.subgroups * device.limits.subgroup_size > device.limits.workgroup_invocations)
+        t.subgroups /= 2;
+    while (granularity.k && t.keys > granularity.k && t.keys / 2 >= least_keys) t.keys /= 2;
+    while (t.keys / 2 >= least_keys && shared_bytes(path, p, m, t) > device.limits.shared_memory)
+        t.keys /= 2;
+    while (t.subgroups > 1 && shared_bytes(path, p, m, t) > device.limits.shared_memory)
+        t.subgroups /= 2;
+    require(shared_bytes(path, p, m, t) <= device.limits.shared_memory,
+            "[attention] path {} needs {} bytes of shared memory at head_dim {}, {} has {}: force "
+            "the scalar path",
+            name_of(path), shared_bytes(path, p, m, t), p.head_dim, device.name,
+            device.limits.shared_memory);
+    return t;
+}
+
+struct ScalarTile {
+    uint32_t lanes, rows, keys;
+};
+
+ScalarTile scalar_tile(const vk::DeviceInfo& device) {  // see tile_scalar.glsl
+    if (is_cpu(device)) return {device.limits.subgroup_size, 2, 16};
+    return {64, 1, 16};
+}
+
+}  // namespace
+
+const char* name_of(AttentionPath path) {
+    switch (path) {
+        case AttentionPath::automatic:
+            return "automatic";
+        case AttentionPath::scalar:
+            return "scalar";
+        case AttentionPath::khr:
+            return "khr";
+        case AttentionPath::nv2:
+            return "nv2";
+    }
+    return "?";
+}
+
+AttentionPath parse_path(const std::string& name) {
+    for (const AttentionPath path :
+         {AttentionPath::automatic, AttentionPath::scalar, AttentionPath::khr, AttentionPath::nv2})
+        if (name == name_of(path)) return path;
+    fail("[attention] a path is automatic, scalar, khr or nv2, found \"{}\"", name);
+}
+
+vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
+    switch (path) {
+        case AttentionPath::scalar:
+            return device.scalar;
+        case AttentionPath::khr:
+        case AttentionPath::nv2: {
+            const bool khr = path == AttentionPath::khr;
+            vk::Support support =
+                matrix_support(khr ? device.khr : device.nv2, device,
+                               khr ? shader::attention_khr : shader::attention_nv2, dtype);
+            if (support.ok && matrix_shape(path, device) == vk::MatrixShape{})
+                return {false, "no matrix shape that the kernel can use"};
+            return support;
+        }
+        case AttentionPath::automatic:
+            break;
+    }
+    return {false, "not a path"};
+}
+
+AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype, AttentionPath wanted) {
+    const char* text = std::getenv("FOVEA_PATH");
+    if (wanted == AttentionPath::automatic && text && *text) wanted = parse_path(text);
+    for (const AttentionPath path : kFastestFirst) {
+        if (wanted != AttentionPath::automatic && wanted != path) continue;
+        const vk::Support support = supports(path, device, dtype);
+        const bool emulated =
+            path != AttentionPath::scalar && support.ok && device.fp16_matrices.empty();
+        if (support.ok && (!emulated || wanted == path)) return path;
+        require(wanted != path, "[attention] path {} cannot run on {}: {}", name_of(path),
+                device.name, support.why);
+        log::debug("attention: not path {}: {}", name_of(path), support.why);
+    }
+    fail("[attention] no path runs on {}", device.name);
+}
+
+TileShape attention_tile(AttentionPath path, const vk::DeviceInfo& device,
+                         const AttentionProblem& problem, TileShape granularity) {
+    if (path == AttentionPath::scalar) {
+        const ScalarTile t = scalar_tile(device);
+        return {t.lanes * t.rows, t.keys};
+    }
+    const MatrixTile t = matrix_tile(path, device, problem, granularity);
+    return {t.subgroups * matrix_shape(path, device).m, t.keys};
+}
+
+AttentionKernel attention_kernel(AttentionPath path, const vk::DeviceInfo& device,
+                                 const AttentionProblem& p, TileShape tile) {
+    AttentionKernel kernel{.tile = tile};
+    const auto common = [&](uint32_t workgroup) {
+        kernel.constants = {workgroup, p.head_dim, p.v_dim, tile.k, p.flags};
+    };
+    const auto add = [&](std::initializer_list<uint32_t> more) {
+        kernel.constants.insert(kernel.constants.end(), more);
+    };
+    if (path == AttentionPath::scalar) {
+        const ScalarTile t = scalar_tile(device);
+        const bool cpu = is_cpu(device);
+        const bool hand_round = cpu && t.lanes >= 2 && t.lanes <= 2 * t.keys;
+        kernel.shader =
+            p.dtype == DType::f16 ? &shader::attention_scalar_f16 : &shader::attention_scalar_f32;
+        common(t.lanes);
+        add({t.rows, !cpu, hand_round});
+        return kernel;
+    }
+    const vk::MatrixShape m = matrix_shape(path, device);
+    const uint32_t subgroups = tile.q / m.m;
+    const bool khr = path == AttentionPath::khr, emulated = device.fp16_matrices.empty();
+    kernel.shader = khr        ? emulated ? &shader::attention_khr_emulated : &shader::attention_khr
+                    : emulated ? &shader::attention_nv2_emulated
+                               : &shader::attention_nv2;
+    kernel.full_subgroups = true;
+    common(subgroups * device.limits.subgroup_size);
+    add({subgroups, m.m, m.n, m.k});
+    return kernel;
+}
+
+std::vector<PathSupport> attention_paths(const vk::DeviceInfo& device, DType dtype) {
+    std::vector<PathSupport> paths;
+    for (const AttentionPath path : kFastestFirst)
+        paths.push_back({path, supports(path, device, dtype)});
+    return paths;
+}
+
+}  // namespace fovea
