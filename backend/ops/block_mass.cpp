@@ -62,9 +62,8 @@ Tensor block_mass(vk::Stream& stream, const Tensor& q, const Tensor& k, const Pa
     const TileShape block{options.block_q, options.block_k};
     require(block.q > 0 && block.k > 0, "[block_mass] blocks of at least 1×1 expected, found {}×{}",
             block.q, block.k);
-    Tensor lse;
-    attention(stream, q, k, k, pattern,  // checks q, k and the pattern
-              {.scale = options.scale, .lse = &lse, .path = options.path});
+    const Tensor lse = attention_lse(stream, q, k, pattern,  // checks q, k and the pattern
+                                     {.scale = options.scale, .path = options.path});
 
     vk::Device& device = stream.device();
     const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };

@@ -36,12 +36,9 @@ Tensor range_mass(vk::Stream& stream, const Tensor& q, const Tensor& k, TokenRan
     require(range.begin < range.end && range.end <= k.dim(2),
             "[range_mass] a range of 1 to {} keys expected, found {} to {}", k.dim(2), range.begin,
             range.end);
-    Tensor lse_range, lse_all;
-    const auto lse = [&](Tensor& result) {
-        return AttentionOptions{.scale = options.scale, .lse = &result, .path = options.path};
-    };
-    attention(stream, q, k, k, OnlyKeys{range}, lse(lse_range));
-    attention(stream, q, k, k, dense(), lse(lse_all));
+    const AttentionOptions same{.scale = options.scale, .path = options.path};
+    const Tensor lse_range = attention_lse(stream, q, k, OnlyKeys{range}, same),
+                 lse_all = attention_lse(stream, q, k, dense(), same);
     return range_mass(stream, lse_range, lse_all);
 }
 

@@ -18,7 +18,7 @@ struct RangeMassOptions {
 
 /// The same from queries and keys: (batch, heads, q_len) f32 for q (batch, heads, q_len, head_dim)
 /// and k (batch, kv_heads, kv_len, head_dim) as in attention(), every query seeing every key; the
-/// share of keys range.begin … range.end − 1. Costs attention over all keys and over the range.
+/// share of keys range.begin … range.end − 1. Costs the scores of all keys and of the range.
 Tensor range_mass(vk::Stream& stream, const Tensor& q, const Tensor& k, TokenRange range,
                   const RangeMassOptions& options = {});
 

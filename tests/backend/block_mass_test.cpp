@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "backend/error.h"
+#include "backend/patterns/disc.h"
 #include "backend/patterns/planner.h"
+#include "backend/patterns/reordered.h"
 #include "backend/reference/block_mass.h"
 #include "tests/backend/ops_testing.h"
 
@@ -23,6 +25,38 @@ struct OddRowsBlind {
     Grid grid() const { return {.shape = {tokens}}; }
     std::string key() const { return "odd_rows_blind"; }
 };
+
+/// Heads differ.
+struct ByHead {
+    uint32_t tokens, modulus = 3;
+
+    bool keeps(uint32_t q, uint32_t k) const { return (q * modulus + k) % 5 > 1; }
+    Grid grid() const { return {.shape = {tokens}}; }
+    std::string key() const { return fmt::format("by_head:{}", modulus); }
+    uint32_t heads() const { return 3; }
+    Pattern head(uint32_t h) const;
+};
+
+struct OneHead {
+    ByHead rule;
+    bool keeps(uint32_t q, uint32_t k) const { return rule.keeps(q, k); }
+    Grid grid() const { return rule.grid(); }
+    std::string key() const { return rule.key(); }
+};
+
+Pattern ByHead::head(uint32_t h) const {
+    return OneHead{{tokens, h}};
+}
+
+/// Every pair, heads in three orders of a grid of 4×5×6 after 3 tokens of text.
+Pattern reordered_dense() {
+    return reordered({.grid = {{4, 5, 6}},
+                      .orders = {AxisOrder::fhw, AxisOrder::whf, AxisOrder::hfw},
+                      .text_tokens = 3,
+                      .block_q = 128,
+                      .block_k = 128,
+                      .mask = {1}});
+}
 
 struct Case {
     const char* name;
@@ -64,17 +98,25 @@ const std::vector<Case>& cases() {
         {"rows_without_keys", OddRowsBlind{45}, self(2, 45, 8), 16, 16},
         {"window", neighborhood({.shape = {9, 11}}, {.window = {3, 5}}), self(2, 99, 64), 32, 16},
         {"window_1d", neighborhood({.shape = {200}}, {.window = {9}}), self(1, 200, 8), 48, 33},
+        {"heads_differ", ByHead{60}, self(3, 60, 8), 16, 24},
+        {"reordered", reordered_dense(), self(3, 123, 8), 16, 24},
+        {"disc", disc({.shape = {6, 7}}, 2.5, 5), self(2, 47, 8), 10, 32},
     };
     return list;
 }
 
-/// The sequences that the planner cuts into blocks, a head each.
-std::vector<reference::Sequences> sequences_of(const Case& c) {
+/// The sequences that the planner cuts into blocks, a head each, and the number of blocks.
+struct Blocks {
+    std::vector<reference::Sequences> sequences;
+    int64_t rows, columns;
+};
+
+Blocks blocks_of(const Case& c) {
     const Plan lists = plan(c.pattern, {c.block_q, c.block_k}, c.shape.q_len, c.shape.kv_len);
-    std::vector<reference::Sequences> result;
+    Blocks result{{}, lists.lists[0].query_tiles(), lists.lists[0].key_tiles()};
     for (uint32_t h = 0; h < c.shape.heads; ++h) {
         const auto& list = lists.lists[lists.list_of_head.empty() ? 0 : lists.list_of_head[h]];
-        result.push_back({list.q_order, list.k_order});
+        result.sequences.push_back({list.q_order, list.k_order});
     }
     return result;
 }
@@ -90,9 +132,10 @@ TEST_P(BlockMass, AgreesWithReference) {
     vk::Stream stream(device());
     const auto q = testing::input(stream, {b, h, nq, d}, 1, dtype, c.logits);
     const auto k = testing::input(stream, {b, hkv, nk, d}, 2, dtype);
+    const Blocks blocks = blocks_of(c);
     const auto expected =
-        reference::block_mass(q.host, k.host, c.pattern, s, c.block_q, c.block_k, sequences_of(c));
-    const Shape shape{b, h, (nq + c.block_q - 1) / c.block_q, (nk + c.block_k - 1) / c.block_k};
+        reference::block_mass(q.host, k.host, c.pattern, s, c.block_q, c.block_k, blocks.sequences);
+    const Shape shape{b, h, blocks.rows, blocks.columns};
     testing::poison(stream, shape, DType::f32);
     const Tensor found = block_mass(stream, q.device, k.device, c.pattern,
                                     {.block_q = c.block_q, .block_k = c.block_k, .scale = s.scale});
@@ -123,6 +166,25 @@ TEST(BlockMassMap, RowsSumToOneAndTheSameBitsComeTwice) {
         EXPECT_NEAR(std::accumulate(first.begin() + row * 4, first.begin() + row * 4 + 4, 0.0), 1,
                     1e-5);
     EXPECT_EQ(map(), first);
+}
+
+// Block (i, j) of a head with an order is that of the map whose rows and columns are in this order:
+// the sequences are made here, not by the planner.
+TEST(BlockMassMap, BlocksAreThoseOfTheReorderedSequence) {
+    vk::Stream stream(device());
+    const auto q = testing::input(stream, {1, 3, 123, 8}, 1, DType::f32, 3);
+    const auto k = testing::input(stream, {1, 3, 123, 8}, 2, DType::f32, 3);
+    std::vector<reference::Sequences> sequences;
+    for (const AxisOrder order : {AxisOrder::fhw, AxisOrder::whf, AxisOrder::hfw}) {
+        const auto tokens = reordered_tokens({{4, 5, 6}}, order, 3);
+        sequences.push_back({tokens, tokens});
+    }
+    const auto expected = reference::block_mass(
+        q.host, k.host, dense(),
+        {.heads = 3, .kv_heads = 3, .q_len = 123, .kv_len = 123, .head_dim = 8}, 16, 32, sequences);
+    EXPECT_TRUE(close(to_host(stream, block_mass(stream, q.device, k.device, reordered_dense(),
+                                                 {.block_q = 16, .block_k = 32})),
+                      expected, {2e-6f, 2e-5f}));
 }
 
 // What no query sees may be anything.
