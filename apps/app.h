@@ -15,6 +15,7 @@ constexpr const char* kVersion = FOVEA_VERSION;
 /// Exit codes: 0 done, 1 an error (one line on stderr), 2 bad usage, 130 interrupted.
 constexpr int kInterrupted = 130;
 
+void add_attention(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_info(CLI::App& app);
 void add_score(CLI::App& app);

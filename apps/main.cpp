@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
     app.require_subcommand(1);
     apps::add_generate(app);
     apps::add_score(app);
+    apps::add_attention(app);
     apps::add_info(app);
     apps::watch_signals();
     try {

@@ -39,10 +39,12 @@ const std::vector<Layer> kLayers = {
     {"backend", {"backend/tensor", "backend/vk"}},
     {"vision",
      {"vision", "backend/ops", "backend/patterns", "backend/tensor", "backend/reference/noise"}},
-    // Samplers and guidance are linear combinations of latents; the rest of a model is vision's.
+    // Samplers and guidance are linear combinations of latents, attention cases are one op; the
+    // rest
+    // of a model is vision's.
     {"pipelines",
-     {"pipelines", "vision", "backend/patterns", "backend/tensor", "backend/ops/elementwise",
-      "backend/ops/reduce"}},
+     {"pipelines", "vision", "backend/patterns", "backend/tensor", "backend/ops/attention",
+      "backend/ops/elementwise", "backend/ops/reduce"}},
     {"apps/bench", {"apps", "pipelines", "vision", "backend"}},
     {"apps",
      {"apps", "pipelines", "vision/image", "vision/video", "backend/patterns", "backend/vk/profile",

@@ -63,4 +63,9 @@ struct PathSupport {
 /// Every path, fastest first, and whether this device and build have it for tensors of a type.
 std::vector<PathSupport> attention_paths(const vk::DeviceInfo& device, DType dtype = DType::f16);
 
+/// The path that attention() takes for tensors of a type: the wanted one, that of FOVEA_PATH, or
+/// the fastest that applies; throws Error with the reason where a forced one does not.
+AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype,
+                          AttentionPath wanted = AttentionPath::automatic);
+
 }  // namespace fovea

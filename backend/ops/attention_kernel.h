@@ -24,10 +24,6 @@ struct AttentionKernel {
 
 vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype);
 
-/// The path of the options, of FOVEA_PATH, or the fastest that applies; throws Error with the
-/// reason where a forced one does not.
-AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype, AttentionPath wanted);
-
 /// The tile that the path takes for this problem; `granularity` is the pattern's.
 TileShape attention_tile(AttentionPath path, const vk::DeviceInfo& device,
                          const AttentionProblem& problem, TileShape granularity);

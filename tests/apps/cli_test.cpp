@@ -1,61 +1,24 @@
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
-#include <string>
 #include <thread>
 
+#include "tests/apps/program.h"
 #include "vision/image.h"
 
-/// The program as a user meets it: exit codes, messages, files.
 namespace fovea {
 namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-struct Output {
-    int code;
-    std::string out, err;
-};
-
-class Cli : public ::testing::Test {
+class Cli : public testing::Program {
   protected:
-    Cli() : folder_(fs::temp_directory_path() / ("fovea_cli_" + std::to_string(::getpid()))) {
-        fs::create_directories(folder_);
-    }
-    ~Cli() override { fs::remove_all(folder_); }
-
-    std::string path(const std::string& name) const { return (folder_ / name).string(); }
-    std::string text(const std::string& name) const {
-        std::ifstream file(folder_ / name);
-        return {std::istreambuf_iterator<char>(file), {}};
-    }
-    Output run(const std::string& arguments) const {
-        const std::string command = std::string(FOVEA_PROGRAM) + " " + arguments + " >" +
-                                    path("out.txt") + " 2>" + path("err.txt") + " </dev/null";
-        const int status = std::system(command.c_str());
-        return {WEXITSTATUS(status), text("out.txt"), text("err.txt")};
-    }
     std::string small(const std::string& name) const {
         return "generate 'a red apple on a blue background' --size 128x128 --steps 2 -o " +
                path(name);
     }
-    // Files other than the captured output.
-    size_t files() const {
-        size_t count = 0;
-        for (const auto& entry : fs::directory_iterator(folder_))
-            if (entry.path().extension() != ".txt") ++count;
-        return count;
-    }
-
-    fs::path folder_;
 };
 
 TEST_F(Cli, HelpTeachesAndSucceeds) {

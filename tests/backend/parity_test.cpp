@@ -1,109 +1,67 @@
 /// Cases of the shared folder (parity/README.md there): inputs, a pattern as JSON, and the output
-/// of a float64 oracle that agrees with the published implementations.
+/// of a float64 oracle that agrees with the published implementations. Every case on every path.
 
-#if __has_include("vision/weights.h")
+#include <algorithm>
+#include <filesystem>
 
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <optional>
-
-#include "backend/ops/attention.h"
+#include "backend/error.h"
+#include "pipelines/attention_case.h"
 #include "tests/testing.h"
-#include "vision/weights.h"
 
 namespace fovea {
 namespace {
 
-using nlohmann::json;
 using testing::device;
 
-std::vector<uint32_t> numbers(const json& list) {
-    return list.get<std::vector<uint32_t>>();
-}
-
-/// Absent with a reason where this version has no such pattern.
-std::optional<Pattern> pattern_of(const json& spec, std::string& why) {
-    const json& pattern = spec.at("pattern");
-    const std::string type = pattern.at("type");
-    if (spec.contains("perturb")) {
-        why = "perturbed attention is not yet supported";
-    } else if (type == "dense") {
-        return dense();
-    } else if (type == "neighborhood") {
-        return neighborhood({.shape = numbers(pattern.at("grid"))},
-                            {.window = numbers(pattern.at("window")),
-                             .stride = numbers(pattern.at("stride")),
-                             .dilation = numbers(pattern.at("dilation")),
-                             .causal = pattern.at("causal").get<std::vector<bool>>()});
-    } else {
-        why = "pattern " + type + " is not yet supported";
-    }
-    return {};
-}
-
-struct Case {
-    std::string file, skip;
-    json spec;
-};
-
 /// One row that skips with its reason where the folder is absent.
-std::vector<Case> cases() {
+std::vector<std::string> cases() {
     const std::string folder = testing::shared_folder() + "/parity";
-    std::ifstream file(folder + "/index.json");
-    if (!file) return {{"absent", "no parity cases in " + folder, {}}};
-    std::vector<Case> list;
-    for (const json& entry : json::parse(file))
-        list.push_back({entry.at("file"), "", entry.at("spec")});
-    return list;
+    std::vector<std::string> files;
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error))
+        if (entry.path().extension() == ".safetensors") files.push_back(entry.path().stem());
+    std::sort(files.begin(), files.end());
+    return files.empty() ? std::vector<std::string>{"absent"} : files;
 }
 
-class Parity : public ::testing::TestWithParam<std::tuple<Case, DType>> {};
+class Parity : public ::testing::TestWithParam<std::tuple<std::string, AttentionPath, DType>> {};
 
 TEST_P(Parity, EqualsTheOracle) {
-    const auto& [c, dtype] = GetParam();
-    std::string skip = c.skip;
-    const auto pattern = skip.empty() ? pattern_of(c.spec, skip) : std::nullopt;
-    if (!pattern) GTEST_SKIP() << skip;
+    const auto& [name, path, dtype] = GetParam();
+    const std::string folder = testing::shared_folder() + "/parity/";
+    if (name == "absent") GTEST_SKIP() << "no parity cases in " << folder;
+    for (const auto& [each, support] : attention_paths(device().info(), dtype))
+        if (each == path && !support.ok) GTEST_SKIP() << name_of(path) << ": " << support.why;
 
-    const Weights weights = Weights::open(testing::shared_folder() + "/parity/" + c.file);
+    const AttentionCase c = read_attention_case(Weights::open(folder + name + ".safetensors"));
+    ASSERT_TRUE(c.o && c.lse);
+    EXPECT_EQ(c.wrong_blocks, 0u);
     vk::Stream stream(device());
-    const auto host = [&](const char* name) {
-        return weights.floats(name, weights.info(name).shape);
-    };
-    const auto tensor = [&, type = dtype](const char* name) {
-        return upload(stream, host(name), weights.info(name).shape, type);
-    };
-    Tensor lse;
-    AttentionOptions options{.scale = c.spec.value("scale", 0.0f), .lse = &lse};
-    if (weights.contains("k_extra")) {
-        options.k_extra = tensor("k_extra");
-        options.v_extra = tensor("v_extra");
-    }
-    const Tensor o = attention(stream, tensor("q"), tensor("k"), tensor("v"), *pattern, options);
+    const AttentionCaseResult result = run_attention_case(stream, c, dtype, path);
     // The README's: an fp32 computation, and fp16 storage with fp32 sums (its aim).
     const bool half = dtype == DType::f16;
-    EXPECT_TRUE(testing::close(to_host(stream, o), host("o"), {half ? 2e-3f : 1e-4f, 0}));
-    EXPECT_TRUE(testing::close(to_host(stream, lse), host("lse"), {half ? 5e-3f : 1e-3f, 0}));
+    EXPECT_TRUE(testing::close(result.o.values, c.o.values, {half ? 2e-3f : 1e-4f, 0}));
+    EXPECT_TRUE(testing::close(result.lse.values, c.lse.values, {half ? 5e-3f : 1e-3f, 0}));
+    EXPECT_TRUE(result.ok);
+    EXPECT_LE(*result.max_err_o, half ? 2e-3f : 1e-4f);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, Parity,
+const auto kName = [](const auto& info) {
+    const auto& [name, path, dtype] = info.param;
+    return fmt::format("{}_{}_{}", name, name_of(path), name_of(dtype));
+};
+
+INSTANTIATE_TEST_SUITE_P(Scalar, Parity,
                          ::testing::Combine(::testing::ValuesIn(cases()),
+                                            ::testing::Values(AttentionPath::scalar),
                                             ::testing::Values(DType::f32, DType::f16)),
-                         [](const auto& info) {
-                             const std::string file = std::get<0>(info.param).file;
-                             return file.substr(0, file.find('.')) + "_" +
-                                    name_of(std::get<1>(info.param));
-                         });
+                         kName);
+INSTANTIATE_TEST_SUITE_P(Matrices, Parity,
+                         ::testing::Combine(::testing::ValuesIn(cases()),
+                                            ::testing::Values(AttentionPath::khr,
+                                                              AttentionPath::nv2),
+                                            ::testing::Values(DType::f16)),
+                         kName);
 
 }  // namespace
 }  // namespace fovea
-
-#else
-
-#include <gtest/gtest.h>
-
-TEST(Parity, EqualsTheOracle) {
-    GTEST_SKIP() << "no reader of safetensors in this version";
-}
-
-#endif
