@@ -272,8 +272,14 @@ const std::map<std::string, Reader>& readers() {
 }
 
 json parse_spec(const std::string& text) {
+    // Printing what was found recurses as deep as it is nested.
+    const auto shallow = [](int depth, json::parse_event_t, const json&) {
+        constexpr int kDeepest = 8;
+        require(depth <= kDeepest, "[case] spec is nested deeper than {} levels", kDeepest);
+        return true;
+    };
     try {
-        return json::parse(text);
+        return json::parse(text, shallow);
     } catch (const json::exception& error) {
         fail("[case] spec is no JSON: {}", error.what());
     }

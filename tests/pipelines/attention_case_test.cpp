@@ -264,6 +264,12 @@ TEST(AttentionCase, SaysWhatIsWrong) {
                             d.metadata["spec"] = R"({"scale": 1e999})";
                         }),
                 HasSubstr("spec is no JSON"));
+    EXPECT_THAT(refused("dense",
+                        [](Draft& d) {
+                            d.spec = nullptr;
+                            d.metadata["spec"] = "{\"pattern\": " + std::string(1000000, '[');
+                        }),
+                HasSubstr("nested deeper than 8"));
     EXPECT_THAT(spec("dense", "", json::array({1})), HasSubstr("an object expected, found [1]"));
     EXPECT_THAT(spec("dense", "", json::object()), HasSubstr("spec lacks \"pattern\""));
     EXPECT_THAT(spec("dense", "/pattern", "dense"), HasSubstr("object expected, found \"dense\""));
