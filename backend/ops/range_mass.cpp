@@ -13,7 +13,10 @@ struct OnlyKeys {
     bool keeps(uint32_t, uint32_t k) const { return k >= range.begin && k < range.end; }
     Grid grid() const { return {}; }
     std::string key() const { return fmt::format("keys:{}-{}", range.begin, range.end); }
-    void runs(uint32_t, std::vector<TokenRange>& out) const { out.push_back(range); }
+    Cover cover(TokenRange, TokenRange keys) const {
+        if (keys.end <= range.begin || keys.begin >= range.end) return Cover::none;
+        return keys.begin >= range.begin && keys.end <= range.end ? Cover::full : Cover::partial;
+    }
 };
 
 }  // namespace

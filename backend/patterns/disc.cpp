@@ -4,10 +4,115 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <numeric>
 
 #include "backend/error.h"
+#include "backend/patterns/planner.h"
 
 namespace fovea {
+namespace {
+
+uint32_t div_up(uint32_t a, uint32_t b) {
+    return a / b + (a % b != 0);
+}
+
+double square(double x) {
+    return x * x;
+}
+
+/// Of one axis: between the nearest and between the farthest tokens of a query and a key box.
+struct Distance {
+    uint32_t least, most;
+    auto operator<=>(const Distance&) const = default;
+};
+
+std::map<Distance, uint64_t> distances(uint32_t length, uint32_t q_extent, uint32_t k_extent) {
+    std::map<Distance, uint64_t> count;
+    for (uint32_t q = 0; q < length; q += q_extent)
+        for (uint32_t k = 0; k < length; k += k_extent) {
+            const bool ragged = k + k_extent > length;
+            const uint32_t q_last = std::min(q + q_extent, length) - 1;
+            const uint32_t k_last = std::min(k + k_extent, length) - 1;
+            const uint32_t least = k > q_last ? k - q_last : q > k_last ? q - k_last : 0;
+            const uint32_t most =
+                std::max(k_last - std::min(k_last, q), q_last - std::min(q_last, k));
+            ++count[{least, ragged ? 1u << 30 : most}];
+        }
+    return count;
+}
+
+}  // namespace
+
+/// One side of the blocks: where the token of each slot lies, and the extent of each tile.
+struct Disc::Side {
+    enum Kind : uint8_t { image, text, none };
+    struct Tile {
+        uint32_t y0 = ~0u, y1 = 0, x0 = ~0u, x1 = 0;
+        bool has_text = false, has_none = false;
+    };
+    std::vector<uint32_t> token, y, x;
+    std::vector<Kind> kind;
+    std::vector<Tile> tiles;
+
+    Side(const Disc& disc, const std::array<uint32_t, 3>& box, uint32_t tile) {
+        const std::vector<uint32_t> one{0};
+        std::vector<uint32_t> rows(disc.rows_), columns(disc.columns_);
+        std::iota(rows.begin(), rows.end(), 0);
+        std::iota(columns.begin(), columns.end(), 0);
+        token = box_order({one, rows, columns}, box);
+        for (uint32_t t = 0; t < disc.text_; ++t) token.push_back(disc.image_ + t);
+        token.resize(size_t{div_up(static_cast<uint32_t>(token.size()), tile)} * tile,
+                     BlockList::kNoToken);
+        tiles.resize(token.size() / tile);
+        for (size_t slot = 0; slot < token.size(); ++slot) {
+            const uint32_t t = token[slot];
+            kind.push_back(t < disc.image_ ? image : t == BlockList::kNoToken ? none : text);
+            y.push_back(t / disc.columns_);
+            x.push_back(t % disc.columns_);
+            Tile& at = tiles[slot / tile];
+            at.has_text |= kind.back() == text;
+            at.has_none |= kind.back() == none;
+            if (kind.back() != image) continue;
+            at = {std::min(at.y0, y.back()),
+                  std::max(at.y1, y.back()),
+                  std::min(at.x0, x.back()),
+                  std::max(at.x1, x.back()),
+                  at.has_text,
+                  at.has_none};
+        }
+    }
+};
+
+/// The rule by slots. Queries without a token see what they like: here, whatever is a key.
+struct Disc::Slots {
+    const Side &q, &k;
+    double limit;
+
+    bool keeps(uint32_t a, uint32_t b) const {
+        if (k.kind[b] == Side::none) return false;
+        if (q.kind[a] != Side::image || k.kind[b] != Side::image) return true;
+        return square(double{1} * q.y[a] - k.y[b]) + square(double{1} * q.x[a] - k.x[b]) < limit;
+    }
+    Grid grid() const { return {}; }
+    std::string key() const { return "slots"; }
+    Cover cover(TokenRange queries, TokenRange keys) const {
+        const auto& a = q.tiles[queries.begin / (queries.end - queries.begin)];
+        const auto& b = k.tiles[keys.begin / (keys.end - keys.begin)];
+        if (a.has_text || b.has_text) return b.has_none ? Cover::partial : Cover::full;
+        const auto gap = [](uint32_t a0, uint32_t a1, uint32_t b0, uint32_t b1) -> double {
+            return b0 > a1 ? b0 - a1 : a0 > b1 ? a0 - b1 : 0;
+        };
+        const auto reach = [](uint32_t a0, uint32_t a1, uint32_t b0, uint32_t b1) {
+            return std::max(double{1} * b1 - a0, double{1} * a1 - b0);
+        };
+        if (square(gap(a.y0, a.y1, b.y0, b.y1)) + square(gap(a.x0, a.x1, b.x0, b.x1)) >= limit)
+            return Cover::none;
+        const double most =
+            square(reach(a.y0, a.y1, b.y0, b.y1)) + square(reach(a.x0, a.x1, b.x0, b.x1));
+        return most < limit && !b.has_none ? Cover::full : Cover::partial;
+    }
+};
 
 Disc::Disc(Grid grid, double radius, uint32_t text_tokens) : text_(text_tokens), radius_(radius) {
     require(grid.shape.size() == 2 && grid.tokens() >= 1,
@@ -26,14 +131,48 @@ std::string Disc::key() const {
     return fmt::format("disc:{}:{}x{}:text={}", radius_, rows_, columns_, text_);
 }
 
-Cover Disc::cover(TokenRange queries, TokenRange keys) const {
-    if (queries.begin >= image_ || keys.begin >= image_) return Cover::full;
-    if (queries.end > image_ || keys.end > image_) return Cover::partial;
-    // Rows of the grid alone decide that nothing is seen.
-    const uint32_t q0 = queries.begin / columns_, q1 = (queries.end - 1) / columns_;
-    const uint32_t k0 = keys.begin / columns_, k1 = (keys.end - 1) / columns_;
-    const double gap = k0 > q1 ? k0 - q1 : q0 > k1 ? q0 - k1 : 0;
-    return gap >= radius_ ? Cover::none : Cover::partial;
+std::vector<BoxCost> Disc::box_costs(TileShape tile) const {
+    const double limit = radius_ * radius_;
+    std::vector<BoxCost> costs;
+    const auto k_shapes = box_shapes(tile.k, 2);
+    for (const auto& q : box_shapes(tile.q, 2))
+        for (const auto& k : k_shapes) {
+            const auto y = distances(rows_, q[1], k[1]), x = distances(columns_, q[2], k[2]);
+            BoxCost cost{.boxes = {q, k}};
+            const uint64_t text_queries = div_up(text_, tile.q), text_keys = div_up(text_, tile.k);
+            cost.query_tiles =
+                uint64_t{div_up(rows_, q[1])} * div_up(columns_, q[2]) + text_queries;
+            cost.key_tiles = uint64_t{div_up(rows_, k[1])} * div_up(columns_, k[2]) + text_keys;
+            cost.visited = cost.full =
+                text_queries * cost.key_tiles + (cost.query_tiles - text_queries) * text_keys;
+            for (const auto& [dy, ny] : y)
+                for (const auto& [dx, nx] : x) {
+                    if (square(dy.least) + square(dx.least) < limit) cost.visited += ny * nx;
+                    if (square(dy.most) + square(dx.most) < limit) cost.full += ny * nx;
+                }
+            costs.push_back(cost);
+        }
+    sort_by_cost(costs);
+    return costs;
+}
+
+BlockList Disc::blocks(TileShape tile) const {
+    return blocks(tile, box_costs(tile).front().boxes);
+}
+
+BlockList Disc::blocks(TileShape tile, const Boxes& boxes) const {
+    const Side q(*this, boxes.q, tile.q), k(*this, boxes.k, tile.k);
+    const Slots slots{.q = q, .k = k, .limit = radius_ * radius_};
+    BlockList list = block_list(slots, tile, static_cast<uint32_t>(q.token.size()),
+                                static_cast<uint32_t>(k.token.size()));
+    list.q_len = list.kv_len = image_ + text_;
+    list.q_order = q.token;
+    list.k_order = k.token;
+    list.kept_pairs = uint64_t{text_} * (2 * uint64_t{image_} + text_);
+    for (uint32_t dy = 0; dy < rows_; ++dy)
+        for (uint32_t dx = 0; dx < columns_ && square(dy) + square(dx) < radius_ * radius_; ++dx)
+            list.kept_pairs += uint64_t{rows_ - dy} * (columns_ - dx) * (dy ? 2 : 1) * (dx ? 2 : 1);
+    return list;
 }
 
 }  // namespace fovea

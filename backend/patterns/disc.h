@@ -1,5 +1,6 @@
 #pragma once
 
+#include "backend/patterns/boxes.h"
 #include "backend/patterns/pattern.h"
 
 /// A disc around each query of a 2-D grid (CLEAR, github.com/Huage001/CLEAR): an image query sees
@@ -19,9 +20,15 @@ class Disc {
     }
     Grid grid() const;
     std::string key() const;
-    Cover cover(TokenRange queries, TokenRange keys) const;
+    BlockList blocks(TileShape tile) const;  ///< in the best boxes; text has tiles of its own
+    BlockList blocks(TileShape tile, const Boxes& boxes) const;
+    /// Every pair of boxes for these tiles, the best first; blocks of text count as full.
+    std::vector<BoxCost> box_costs(TileShape tile) const;
 
   private:
+    struct Side;
+    struct Slots;
+
     uint32_t rows_, columns_, image_, text_;
     double radius_;
 };

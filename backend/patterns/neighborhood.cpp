@@ -23,7 +23,7 @@ Neighborhood::Neighborhood(Grid grid, const NeighborhoodOptions& options) : grid
     one_per_axis(options.causal.size(), "causal", true);
 
     for (size_t i = 0; i < rank; ++i) {
-        Axis& axis = axes_[3 - rank + i];
+        NeighborhoodAxis& axis = axes_[3 - rank + i];
         axis.length = grid_.shape[i];
         axis.window = options.window[i];
         if (!options.stride.empty()) axis.stride = options.stride[i];
@@ -40,7 +40,7 @@ Neighborhood::Neighborhood(Grid grid, const NeighborhoodOptions& options) : grid
                 axis.window, axis.stride, i);
     }
 
-    const auto values = [&](uint32_t Axis::*member) {
+    const auto values = [&](uint32_t NeighborhoodAxis::*member) {
         std::vector<uint32_t> list;
         for (size_t i = 3 - rank; i < 3; ++i) list.push_back(axes_[i].*member);
         return list;
@@ -48,13 +48,14 @@ Neighborhood::Neighborhood(Grid grid, const NeighborhoodOptions& options) : grid
     std::vector<int> causal;
     for (size_t i = 3 - rank; i < 3; ++i) causal.push_back(axes_[i].causal);
     key_ = fmt::format("neighborhood:{}:stride={}:dilation={}:causal={}@{}",
-                       fmt::join(values(&Axis::window), "x"), fmt::join(values(&Axis::stride), "x"),
-                       fmt::join(values(&Axis::dilation), "x"), fmt::join(causal, "x"),
+                       fmt::join(values(&NeighborhoodAxis::window), "x"),
+                       fmt::join(values(&NeighborhoodAxis::stride), "x"),
+                       fmt::join(values(&NeighborhoodAxis::dilation), "x"), fmt::join(causal, "x"),
                        fmt::join(grid_.shape, "x"));
 }
 
-Neighborhood::Keys Neighborhood::Axis::keys_of(uint32_t index) const {
-    const uint32_t group = index % dilation, i = index / dilation;
+NeighborhoodAxis::Keys NeighborhoodAxis::keys_of(uint32_t query) const {
+    const uint32_t group = query % dilation, i = query / dilation;
     const uint32_t n = (length - group + dilation - 1) / dilation;  // tokens of this group
     uint32_t begin, end;
     if (causal) {
@@ -72,7 +73,7 @@ Neighborhood::Keys Neighborhood::Axis::keys_of(uint32_t index) const {
 
 bool Neighborhood::keeps(uint32_t q, uint32_t k) const {
     for (size_t i = 3; i-- > 0;) {
-        const Axis& axis = axes_[i];
+        const NeighborhoodAxis& axis = axes_[i];
         if (!axis.keys_of(q % axis.length).contains(k % axis.length)) return false;
         q /= axis.length;
         k /= axis.length;
@@ -80,21 +81,40 @@ bool Neighborhood::keeps(uint32_t q, uint32_t k) const {
     return true;
 }
 
-void Neighborhood::runs(uint32_t q, std::vector<TokenRange>& out) const {
-    const uint32_t columns = axes_[2].length, rows = axes_[1].length;
-    const Keys z = axes_[0].keys_of(q / columns / rows);
-    const Keys y = axes_[1].keys_of(q / columns % rows);
-    const Keys x = axes_[2].keys_of(q % columns);
-    for (uint32_t a = 0; a < z.count; ++a)
-        for (uint32_t b = 0; b < y.count; ++b) {
-            const uint32_t row = (z.first + a * z.step) * rows + y.first + b * y.step;
-            const uint32_t begin = row * columns + x.first;
-            if (x.step == 1)
-                out.push_back({begin, begin + x.count});
-            else
-                for (uint32_t c = 0; c < x.count; ++c)
-                    out.push_back({begin + c * x.step, begin + c * x.step + 1});
+AxisRule NeighborhoodAxis::rule() const {
+    AxisRule rule;
+    for (uint32_t group = 0; group < dilation; ++group) {
+        const auto offset = static_cast<uint32_t>(rule.coordinate.size());
+        for (uint32_t i = group; i < length; i += dilation) {
+            const Keys keys = keys_of(i);
+            const uint32_t begin = offset + keys.first / dilation;
+            rule.coordinate.push_back(i);
+            rule.keys.push_back({begin, begin + keys.count});
         }
+    }
+    return rule;
+}
+
+bool NeighborhoodAxis::perfectly_block_sparse(uint32_t q_tile, uint32_t k_tile) const {
+    const AxisRule rule = this->rule();
+    for (uint32_t i = 0; i < length; ++i) {
+        const TokenRange keys = rule.keys[i];
+        if (keys != rule.keys[i - i % q_tile]) return false;
+        if (keys.begin % k_tile != 0 || keys.end % k_tile != 0) return false;
+    }
+    return true;
+}
+
+std::vector<BoxCost> Neighborhood::box_costs(TileShape tile) const {
+    return fovea::box_costs(rules(), static_cast<uint32_t>(grid_.shape.size()), tile);
+}
+
+BlockList Neighborhood::blocks(TileShape tile, const Boxes& boxes) const {
+    return box_blocks(rules(), tile, boxes);
+}
+
+BlockList Neighborhood::blocks(TileShape tile) const {
+    return blocks(tile, box_costs(tile).front().boxes);
 }
 
 }  // namespace fovea

@@ -61,13 +61,6 @@ concept HasCover = requires(const P& pattern, TokenRange tile) {
     { pattern.cover(tile, tile) } -> std::same_as<Cover>;
 };
 
-/// Optional, for speed: appends the keys of one query as runs, in any order. Makes the cost of a
-/// block list that of the pairs kept, not of all pairs.
-template <typename P>
-concept HasRuns = requires(const P& pattern, uint32_t q, std::vector<TokenRange>& runs) {
-    pattern.runs(q, runs);
-};
-
 /// Optional: heads differ. head(h) is the pattern of head h < heads(); keeps() is that of head 0.
 template <typename P>
 concept HasHeads = requires(const P& pattern, uint32_t h) {
@@ -109,8 +102,6 @@ class Pattern {
     const Grid& grid() const { return rule_->grid; }
     const std::string& key() const { return rule_->key; }
     Cover cover(TokenRange queries, TokenRange keys) const { return rule_->cover(queries, keys); }
-    bool has_runs() const { return rule_->has_runs(); }
-    void runs(uint32_t q, std::vector<TokenRange>& out) const { rule_->runs(q, out); }
     uint32_t heads() const { return rule_->heads(); }  ///< 0: all heads alike, any number
     Pattern head(uint32_t h) const { return heads() == 0 ? *this : rule_->head(h); }
     bool has_blocks() const { return rule_->has_blocks(); }
@@ -125,8 +116,6 @@ class Pattern {
         virtual bool keeps(uint32_t q, uint32_t k) const = 0;
         virtual void add_bits(uint32_t q, TokenRange keys, std::span<uint32_t> words) const = 0;
         virtual Cover cover(TokenRange queries, TokenRange keys) const = 0;
-        virtual bool has_runs() const = 0;
-        virtual void runs(uint32_t q, std::vector<TokenRange>& out) const = 0;
         virtual uint32_t heads() const = 0;
         virtual Pattern head(uint32_t h) const = 0;
         virtual bool has_blocks() const = 0;
@@ -151,11 +140,6 @@ class Pattern {
                 return pattern.cover(queries, keys);
             else
                 return Cover::partial;
-        }
-        bool has_runs() const override { return HasRuns<P>; }
-        void runs([[maybe_unused]] uint32_t q,
-                  [[maybe_unused]] std::vector<TokenRange>& out) const override {
-            if constexpr (HasRuns<P>) pattern.runs(q, out);
         }
         uint32_t heads() const override {
             if constexpr (HasHeads<P>)

@@ -99,63 +99,6 @@ class Builder {
     std::vector<BlockList::Block> blocks_;
 };
 
-/// By runs(): one query tile at a time, bits of every key tile touched, then blocks.
-class RunBuilder {
-  public:
-    RunBuilder(BlockList& list, const Pattern& pattern)
-        : list_(list),
-          pattern_(pattern),
-          words_(list.mask_words()),
-          mask_size_(size_t{list.tile.q} * words_),
-          bits_(list.key_tiles() * mask_size_),
-          touched_(list.key_tiles()),
-          maker_(list) {}
-
-    void add(uint32_t query_tile) {
-        const uint32_t begin = query_tile * list_.tile.q;
-        const uint32_t rows = std::min(list_.tile.q, list_.q_len - begin);
-        for (uint32_t r = 0; r < rows; ++r) {
-            runs_.clear();
-            pattern_.runs(begin + r, runs_);
-            for (const TokenRange& run : runs_) add_run(r, run);
-        }
-        blocks_.clear();
-        for (uint32_t tile = 0; tile < list_.key_tiles(); ++tile) {
-            if (!touched_[tile]) continue;
-            const auto mask = std::span(bits_).subspan(tile * mask_size_, mask_size_);
-            const uint64_t kept = bits_of(mask);
-            list_.kept_pairs += kept;
-            const bool full = kept == uint64_t{rows} * list_.tile.k;
-            blocks_.push_back({tile, full ? BlockList::kFull : maker_.mask(mask)});
-            std::fill(mask.begin(), mask.end(), 0);
-            touched_[tile] = 0;
-        }
-        maker_.row(blocks_);
-    }
-
-  private:
-    void add_run(uint32_t row, TokenRange run) {
-        for (uint32_t at = run.begin; at < run.end;) {
-            const uint32_t tile = at / list_.tile.k, start = tile * list_.tile.k;
-            const uint32_t end = std::min(run.end, start + list_.tile.k);
-            touched_[tile] = 1;
-            set_bits(std::span(bits_).subspan(tile * mask_size_ + size_t{row} * words_, words_),
-                     at - start, end - start);
-            at = end;
-        }
-    }
-
-    BlockList& list_;
-    const Pattern& pattern_;
-    const uint32_t words_;
-    const size_t mask_size_;
-    std::vector<uint32_t> bits_;
-    std::vector<uint8_t> touched_;
-    ListMaker maker_;
-    std::vector<TokenRange> runs_;
-    std::vector<BlockList::Block> blocks_;
-};
-
 /// Appends the rows of `part`, whose masks have numbers of their own.
 void append(BlockList& list, ListMaker& maker, const BlockList& part) {
     const size_t size = size_t{list.tile.q} * list.mask_words();
@@ -180,14 +123,9 @@ BlockList build(const Pattern& pattern, const BlockList& sizes) {
     const uint32_t tiles = div_up(sizes.q_len, sizes.tile.q);
     std::vector<BlockList> parts(div_up(tiles, kStretch), sizes);
     for_each_in_parallel(static_cast<uint32_t>(parts.size()), [&](uint32_t p) {
-        const auto add_all = [&](auto builder) {
-            for (uint32_t t = p * kStretch; t < std::min(tiles, (p + 1) * kStretch); ++t)
-                builder.add(t);
-        };
-        if (pattern.has_runs())
-            add_all(RunBuilder(parts[p], pattern));
-        else
-            add_all(Builder(parts[p], pattern));
+        Builder builder(parts[p], pattern);
+        for (uint32_t t = p * kStretch; t < std::min(tiles, (p + 1) * kStretch); ++t)
+            builder.add(t);
     });
     BlockList list = sizes;
     ListMaker maker(list);

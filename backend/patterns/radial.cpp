@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <map>
+#include <tuple>
 
 #include "backend/error.h"
 
@@ -44,23 +46,30 @@ BlockMask make_mask(const RadialOptions& o) {
             mask.visible.begin() + int64_t{r} * blocks + (r < behind_video ? behind_video : 0),
             blocks - (r < behind_video ? behind_video : 0), 1);
 
-    const uint32_t span = (s + b - 1) / b;                 // blocks that a frame is counted for
-    const auto inside = [&](uint32_t frame, uint32_t n) {  // tokens of the frame in its nth block
-        const uint32_t offset = frame * s % b;
+    const uint32_t span = (s + b - 1) / b;                  // blocks that a frame is counted for
+    const auto inside = [&](uint32_t offset, uint32_t n) {  // tokens of a frame in its nth block
         const auto cut = [&](uint32_t at) { return std::min(at - std::min(at, offset), s); };
         return TokenRange{cut(n * b), cut(n * b + b)};
+    };
+    // Frames that start at the same place of a block have the same blocks.
+    std::map<std::tuple<uint32_t, uint32_t, uint32_t>, std::vector<uint8_t>> pairs;
+    const auto pair = [&](uint32_t row, uint32_t col, uint32_t width) -> const auto& {
+        const auto [it, is_new] = pairs.try_emplace({row, col, width});
+        for (uint32_t i = 0; is_new && i < span * span; ++i)
+            it->second.push_back(
+                keeps_block(inside(row, i / span), inside(col, i % span), b, width));
+        return it->second;
     };
     for (uint32_t i = 0; i < o.frames; ++i)
         for (uint32_t j = 0; j < o.frames; ++j) {
             const double width = band_width(o, i, j);
             if (width < 0) continue;
-            const auto w = static_cast<uint32_t>(std::min(width, double{1} * s));
-            for (uint32_t r = 0; r < span; ++r)
-                for (uint32_t c = 0; c < span; ++c) {
-                    const size_t row = i * s / b + r, col = j * s / b + c;
-                    uint8_t& visible = mask.visible[row * blocks + col];
-                    if (!visible) visible = keeps_block(inside(i, r), inside(j, c), b, w);
-                }
+            const auto& kept =
+                pair(i * s % b, j * s % b, static_cast<uint32_t>(std::min(width, double{1} * s)));
+            for (uint32_t r = 0; r < span; ++r) {
+                uint8_t* row = &mask.visible[size_t{i * s / b + r} * blocks + j * s / b];
+                for (uint32_t c = 0; c < span; ++c) row[c] |= kept[size_t{r} * span + c];
+            }
         }
     return mask;
 }

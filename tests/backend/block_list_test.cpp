@@ -1,9 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <ctime>
 #include <random>
-#include <set>
 
 #include "backend/error.h"
 #include "backend/patterns/block_sparse.h"
@@ -14,9 +12,12 @@
 #include "backend/patterns/planner.h"
 #include "backend/patterns/radial.h"
 #include "backend/patterns/reordered.h"
+#include "tests/backend/block_list_testing.h"
 
 namespace fovea {
 namespace {
+
+using testing::expect_equals_keeps;
 
 /// A pattern of a user: keeps() alone.
 struct Triples {
@@ -40,78 +41,12 @@ struct Quarters {
     }
 };
 
-/// Every bit of the list against keeps(), wherever the order puts the tokens.
-void expect_equals_keeps(const Pattern& pattern, TileShape tile, uint32_t q_len, uint32_t kv_len,
-                         uint32_t extra_len) {
-    SCOPED_TRACE(pattern.key() + " tile " + std::to_string(tile.q) + "x" + std::to_string(tile.k));
-    const BlockList list = block_list(pattern, tile, q_len, kv_len, extra_len);
-    ASSERT_EQ(list.q_order.empty(), list.k_order.empty());
-    ASSERT_EQ(list.extra_len, extra_len);
-    if (!list.q_order.empty()) {
-        ASSERT_EQ(list.q_order.size(), size_t{list.query_tiles()} * tile.q);
-        ASSERT_EQ(list.k_order.size() % tile.k, 0u);
-        for (const auto& [order, length] :
-             {std::pair{&list.q_order, q_len}, {&list.k_order, kv_len}}) {
-            std::vector<int> slots_of(length);
-            for (const uint32_t token : *order)
-                if (token != BlockList::kNoToken) ++slots_of.at(token);
-            ASSERT_EQ(std::count(slots_of.begin(), slots_of.end(), 1), int64_t{length});
-        }
-    } else {
-        ASSERT_EQ(list.query_tiles(), (q_len + tile.q - 1) / tile.q);
-    }
-    const auto token_of = [](const std::vector<uint32_t>& order, uint32_t slot, uint32_t length) {
-        if (!order.empty()) return order[slot];
-        return slot < length ? slot : BlockList::kNoToken;
-    };
-
-    uint64_t kept = 0;
-    for (uint32_t t = 0; t < list.query_tiles(); ++t) {
-        std::vector<const BlockList::Block*> block_of(list.key_tiles() + list.extra_tiles());
-        for (const auto& block : list.row(t)) {
-            ASSERT_LT(block.key_tile, block_of.size());
-            ASSERT_EQ(block_of[block.key_tile], nullptr) << "listed twice";
-            ASSERT_TRUE(&block == &list.row(t)[0] || (&block)[-1].key_tile < block.key_tile);
-            block_of[block.key_tile] = &block;
-        }
-        for (uint32_t r = 0; r < tile.q; ++r) {
-            const uint32_t q = token_of(list.q_order, t * tile.q + r, q_len);
-            if (q == BlockList::kNoToken) continue;  // any bits
-            for (uint32_t kt = 0; kt < block_of.size(); ++kt) {
-                for (uint32_t c = 0; c < tile.k; ++c) {
-                    const bool extra = kt >= list.key_tiles();
-                    const uint32_t slot = (extra ? kt - list.key_tiles() : kt) * tile.k + c;
-                    const uint32_t k = extra ? slot : token_of(list.k_order, slot, kv_len);
-                    const bool expected =
-                        extra ? k < extra_len : k != BlockList::kNoToken && pattern.keeps(q, k);
-                    const bool found = block_of[kt] && list.bit(*block_of[kt], r, c);
-                    ASSERT_EQ(found, expected) << "query " << q << " key " << k;
-                    kept += found;
-                }
-            }
-        }
-    }
-    EXPECT_EQ(list.kept_pairs, kept);
-    EXPECT_NEAR(list.kept_share(), double(kept) / q_len / (kv_len + extra_len), 1e-12);
-
-    std::set<std::vector<uint32_t>> masks;  // stored once, none of them without a bit
-    const size_t size = tile.q * list.mask_words();
-    for (size_t i = 0; i < list.masks.size(); i += size) {
-        const auto at = list.masks.begin() + static_cast<int64_t>(i);
-        const std::vector<uint32_t> mask(at, at + static_cast<int64_t>(size));
-        EXPECT_NE(std::count(mask.begin(), mask.end(), 0u), static_cast<int64_t>(size));
-        EXPECT_TRUE(masks.insert(mask).second);
-    }
-}
-
 std::vector<uint8_t> random_mask(size_t size, uint32_t seed) {
     std::mt19937 generator(seed);
     std::vector<uint8_t> mask(size);
     for (uint8_t& value : mask) value = generator() % 3 == 0;
     return mask;
 }
-
-constexpr TileShape kTiles[] = {{16, 16}, {64, 64}, {128, 64}, {8, 40}, {7, 5}, {64, 32}};
 
 TEST(BlockList, EqualsKeepsOfMasksAndOrders) {
     const ReorderedOptions order{.grid = {.shape = {3, 5, 7}},
@@ -120,7 +55,7 @@ TEST(BlockList, EqualsKeepsOfMasksAndOrders) {
                                  .block_q = 16,
                                  .block_k = 32,
                                  .mask = random_mask(2 * 8 * 4, 3)};
-    for (const TileShape tile : kTiles) {
+    for (const TileShape tile : testing::kTiles) {
         for (const uint32_t extra : {0u, 70u}) {
             for (const uint32_t block : {16u, 48u, 64u}) {
                 const uint32_t rows = (150 + block - 1) / block, cols = (131 + block - 1) / block;
@@ -146,7 +81,7 @@ TEST(BlockList, EqualsKeepsOfMasksAndOrders) {
 }
 
 TEST(BlockList, EqualsKeepsOfDiscsAndIdentity) {
-    for (const TileShape tile : kTiles) {
+    for (const TileShape tile : testing::kTiles) {
         for (const uint32_t extra : {0u, 70u}) {
             for (const uint32_t text : {0u, 1u, 21u}) {
                 expect_equals_keeps(disc({.shape = {11, 17}}, 3.5, text), tile, 187 + text,
@@ -199,7 +134,7 @@ TEST(Plan, RefusesLengthsThatDoNotFit) {
 
 TEST(BlockList, EqualsKeepsElementByElement) {
     const Grid line{.shape = {97}}, plane{.shape = {9, 13}}, space{.shape = {3, 5, 7}};
-    for (const TileShape tile : kTiles) {
+    for (const TileShape tile : testing::kTiles) {
         for (const uint32_t extra : {0u, 1u, 70u}) {
             expect_equals_keeps(dense(), tile, 33, 70, extra);
             expect_equals_keeps(dense(), tile, 64, 64, extra);
@@ -226,28 +161,9 @@ TEST(BlockList, DenseIsOneListOfFullBlocks) {
     EXPECT_EQ(list.kept_share(), 1.0);
 }
 
-TEST(BlockList, BlockedAttentionNeedsNoMask) {
-    const BlockList list =
-        block_list(neighborhood({.shape = {32, 64}}, {.window = {8, 64}, .stride = {8, 64}}),
-                   {64, 64}, 2048, 2048);
-    EXPECT_TRUE(list.masks.empty());
-    EXPECT_EQ(list.visited_share(), 0.25);
-}
-
 TEST(BlockList, RefusesEmptyLengthsAndTiles) {
     EXPECT_THROW(block_list(dense(), {64, 64}, 0, 1), Error);
     EXPECT_THROW(block_list(dense(), {0, 64}, 1, 1), Error);
-}
-
-TEST(BlockList, HundredThousandTokensTakeSeconds) {
-    const std::clock_t begin = std::clock();  // processor time: the machine may be busy
-    const BlockList list = block_list(
-        neighborhood({.shape = {30, 48, 80}}, {.window = {15, 25, 25}}), {64, 64}, 115200, 115200);
-    const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
-    printf("%.2f s, %.1f %% of the blocks, %.1f %% of the pairs, %zu masks\n", seconds,
-           100 * list.visited_share(), 100 * list.kept_share(), list.masks.size() / 128);
-    EXPECT_NEAR(list.kept_share(), 15 * 25 * 25 / 115200.0, 1e-9);
-    EXPECT_LT(seconds, 20);  // by keeps() of all pairs: minutes
 }
 
 }  // namespace
