@@ -8,6 +8,13 @@ uint64_t BlockList::visited_blocks() const {
     return count;
 }
 
+uint64_t BlockList::full_blocks() const {
+    uint64_t count = 0;
+    for (uint32_t t = 0; t < query_tiles(); ++t)
+        for (const Block& block : row(t)) count += block.mask == kFull;
+    return count;
+}
+
 double BlockList::visited_share() const {
     const auto all = double{1} * query_tiles() * (key_tiles() + extra_tiles());
     return static_cast<double>(visited_blocks()) / all;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -18,6 +19,19 @@ namespace fovea {
 struct TileShape {
     uint32_t q = 64, k = 64;
     auto operator<=>(const TileShape&) const = default;
+};
+
+/// Extents of a tile of queries and of one of keys, in tokens an axis, outermost first.
+struct Boxes {
+    std::array<uint32_t, 3> q{1, 1, 1}, k{1, 1, 1};
+    auto operator<=>(const Boxes&) const = default;
+};
+
+/// What a list in these boxes is like.
+struct BoxCost {
+    Boxes boxes;
+    uint64_t query_tiles = 0, key_tiles = 0;
+    uint64_t visited = 0, full = 0;  ///< blocks
 };
 
 struct BlockList {
@@ -52,6 +66,7 @@ struct BlockList {
     }
     uint32_t extra_tiles() const { return (extra_len + tile.k - 1) / tile.k; }
     uint64_t visited_blocks() const;
+    uint64_t full_blocks() const;
     /// Share of all blocks that are visited, and share of all (query, key) pairs that are kept.
     double visited_share() const;
     double kept_share() const;

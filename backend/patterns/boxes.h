@@ -24,19 +24,6 @@ struct AxisRule {
 };
 using AxisRules = std::array<AxisRule, 3>;
 
-/// Extents of a tile of queries and of one of keys, in tokens an axis, outermost first.
-struct Boxes {
-    std::array<uint32_t, 3> q{1, 1, 1}, k{1, 1, 1};
-    auto operator<=>(const Boxes&) const = default;
-};
-
-/// What a list in these boxes is like.
-struct BoxCost {
-    Boxes boxes;
-    uint64_t query_tiles = 0, key_tiles = 0;
-    uint64_t visited = 0, full = 0;  ///< blocks
-};
-
 /// The best first: fewest blocks visited, then fewest partial, then the longest rows.
 void sort_by_cost(std::vector<BoxCost>& costs);
 

@@ -75,6 +75,12 @@ concept HasBlocks = requires(const P& pattern, TileShape tile) {
     { pattern.blocks(tile) } -> std::same_as<BlockList>;
 };
 
+/// Optional: what lists in tiles of this shape are like in each shape of box, the best first.
+template <typename P>
+concept HasBoxCosts = requires(const P& pattern, TileShape tile) {
+    { pattern.box_costs(tile) } -> std::same_as<std::vector<BoxCost>>;
+};
+
 /// Optional: the rule is constant on blocks of this shape, so tiles that divide it need no masks.
 template <typename P>
 concept HasGranularity = requires(const P& pattern) {
@@ -106,6 +112,8 @@ class Pattern {
     Pattern head(uint32_t h) const { return heads() == 0 ? *this : rule_->head(h); }
     bool has_blocks() const { return rule_->has_blocks(); }
     BlockList blocks(TileShape tile) const { return rule_->blocks(tile); }
+    /// Empty: tiles are not boxes.
+    std::vector<BoxCost> box_costs(TileShape tile) const { return rule_->box_costs(tile); }
     TileShape granularity() const { return rule_->granularity(); }  ///< {0, 0}: of single tokens
     void accepts(uint32_t q_len, uint32_t kv_len) const { rule_->accepts(q_len, kv_len); }
 
@@ -120,6 +128,7 @@ class Pattern {
         virtual Pattern head(uint32_t h) const = 0;
         virtual bool has_blocks() const = 0;
         virtual BlockList blocks(TileShape tile) const = 0;
+        virtual std::vector<BoxCost> box_costs(TileShape tile) const = 0;
         virtual TileShape granularity() const = 0;
         virtual void accepts(uint32_t q_len, uint32_t kv_len) const = 0;
         const Grid grid;
@@ -157,6 +166,12 @@ class Pattern {
         BlockList blocks([[maybe_unused]] TileShape tile) const override {
             if constexpr (HasBlocks<P>)
                 return pattern.blocks(tile);
+            else
+                return {};
+        }
+        std::vector<BoxCost> box_costs([[maybe_unused]] TileShape tile) const override {
+            if constexpr (HasBoxCosts<P>)
+                return pattern.box_costs(tile);
             else
                 return {};
         }

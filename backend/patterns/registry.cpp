@@ -11,7 +11,6 @@
 #include "backend/patterns/dense.h"
 #include "backend/patterns/disc.h"
 #include "backend/patterns/identity.h"
-#include "backend/patterns/neighborhood.h"
 #include "backend/patterns/radial.h"
 
 namespace fovea {
@@ -115,7 +114,7 @@ Pattern parse_dense(const Parts& parts, const Grid& grid, std::string_view spec)
     return dense();
 }
 
-Pattern parse_neighborhood(const Parts& parts, const Grid& grid, std::string_view spec) {
+Neighborhood read_neighborhood(const Parts& parts, const Grid& grid, std::string_view spec) {
     require_axes(grid, 1, 3, spec);
     require(parts.size() >= 2, "[pattern] \"{}\": a window is missing, as in neighborhood:7x7",
             spec);
@@ -129,6 +128,10 @@ Pattern parse_neighborhood(const Parts& parts, const Grid& grid, std::string_vie
     for (const uint32_t flag : options.axes("causal")) o.causal.push_back(flag != 0);
     options.done();
     return neighborhood(grid, o);
+}
+
+Pattern parse_window(const Parts& parts, const Grid& grid, std::string_view spec) {
+    return read_neighborhood(parts, grid, spec);
 }
 
 Pattern parse_radial(const Parts& parts, const Grid& grid, std::string_view spec) {
@@ -185,7 +188,7 @@ constexpr Entry kEntries[] = {
     {"neighborhood",
      "neighborhood:WINDOW[:stride=S][:dilation=D][:causal=C]: a window around each query, numbers "
      "per axis as in 7x7; window 0 is the whole axis",
-     parse_neighborhood},
+     parse_window},
     {"radial",
      "radial[:decay=1][:block=128][:sink=0][:text=N][:frames=F]: bands that narrow with the "
      "distance of frames; N text and padding tokens follow the grid; sink=1: the first frame is "
@@ -217,6 +220,12 @@ Pattern parse_pattern(std::string_view spec, const Grid& grid) {
     for (const Entry& entry : kEntries)
         names += fmt::format("{}{}", names.empty() ? "" : ", ", entry.name);
     fail("[pattern] \"{}\" found, expected one of: {}", spec, names);
+}
+
+std::optional<Neighborhood> parse_neighborhood(std::string_view spec, const Grid& grid) {
+    const Parts parts = split(spec, ':');
+    if (parts[0] != "neighborhood") return {};
+    return read_neighborhood(parts, grid, spec);
 }
 
 std::vector<std::string> pattern_help() {

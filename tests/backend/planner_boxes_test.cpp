@@ -8,6 +8,7 @@
 #include "backend/error.h"
 #include "backend/patterns/disc.h"
 #include "backend/patterns/neighborhood.h"
+#include "backend/patterns/perfect.h"
 #include "backend/patterns/radial.h"
 #include "tests/backend/block_list_testing.h"
 
@@ -16,13 +17,6 @@ namespace {
 
 using testing::expect_equals_keeps;
 using testing::kTiles;
-
-uint64_t full_blocks(const BlockList& list) {
-    uint64_t count = 0;
-    for (uint32_t t = 0; t < list.query_tiles(); ++t)
-        for (const auto& block : list.row(t)) count += block.mask == BlockList::kFull;
-    return count;
-}
 
 struct RandomNeighborhood {
     std::mt19937 generator;
@@ -95,7 +89,7 @@ TEST(PlanBoxes, CostsAreThoseOfTheLists) {
         for (const BoxCost& cost : {costs.front(), costs[100], costs.back()}) {
             const BlockList list = pattern.blocks(tile, cost.boxes);
             EXPECT_EQ(list.visited_blocks(), cost.visited) << pattern.key();
-            EXPECT_EQ(full_blocks(list), cost.full) << pattern.key();
+            EXPECT_EQ(list.full_blocks(), cost.full) << pattern.key();
             EXPECT_EQ(list.query_tiles(), cost.query_tiles);
             EXPECT_EQ(list.key_tiles(), cost.key_tiles);
         }
@@ -153,7 +147,7 @@ TEST(PlanBoxes, PerfectBlockSparsityIsWhatTheListsShow) {
                                                                   .dilation = {a.dilation},
                                                                   .causal = {a.causal}});
         const BlockList list = pattern.blocks({q_tile, k_tile});
-        const bool shown = full_blocks(list) == list.visited_blocks();
+        const bool shown = list.full_blocks() == list.visited_blocks();
         ASSERT_EQ(a.perfectly_block_sparse(q_tile, k_tile), shown)
             << pattern.key() << " " << q_tile << " " << k_tile;
         perfect += shown;
@@ -176,6 +170,30 @@ TEST(PlanBoxes, PublishedConfigurationsArePerfect) {
             EXPECT_TRUE(list.masks.empty()) << pattern->key();
             EXPECT_EQ(list.visited_share(), list.kept_share()) << pattern->key();
         }
+}
+
+TEST(PlanBoxes, SettingsNearTheAskedArePerfect) {
+    const Grid grid{.shape = {30, 48, 80}};
+    const auto asked = neighborhood(grid, {.window = {18, 24, 24}});
+    const auto settings = perfect_settings(asked, {128, 64});
+    ASSERT_EQ(settings.size(), 6u);
+    double last = 0;
+    for (const PerfectSetting& setting : settings) {
+        const auto pattern = neighborhood(grid, setting.options);
+        const BlockList list = pattern.blocks({128, 64}, setting.cost.boxes);
+        EXPECT_TRUE(list.masks.empty()) << pattern.key();
+        EXPECT_EQ(list.visited_blocks(), setting.cost.visited);
+        EXPECT_EQ(list.query_tiles(), setting.cost.query_tiles);
+        EXPECT_NEAR(list.kept_share(), setting.kept_share, 1e-12);
+        EXPECT_GE(setting.distance, last);
+        last = setting.distance;
+    }
+    EXPECT_GT(settings[0].distance, 0);
+
+    const auto perfect = neighborhood(grid, {.window = {18, 24, 24}, .stride = {16, 8, 8}});
+    EXPECT_EQ(perfect_settings(perfect, {128, 64}, 1).at(0).distance, 0);
+    EXPECT_EQ(perfect_settings(perfect, {128, 64}, 1)[0].options.stride,
+              (std::vector<uint32_t>{16, 8, 8}));
 }
 
 template <typename Make>

@@ -32,6 +32,14 @@ TEST(Registry, BadSpecsAreErrors) {
         EXPECT_THROW(parse_pattern(spec, kGrid), Error) << spec;
 }
 
+TEST(Registry, GivesNeighborhoodsAsSuch) {
+    const auto found = parse_neighborhood("neighborhood:5:stride=2", kGrid);
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->key(), parse_pattern("neighborhood:5:stride=2", kGrid).key());
+    EXPECT_FALSE(parse_neighborhood("dense", kGrid).has_value());
+    EXPECT_THROW(parse_neighborhood("neighborhood:99", kGrid), Error);
+}
+
 TEST(Registry, ParsesRadialDiscAndIdentity) {
     const Grid video{.shape = {6, 4, 5}};
     EXPECT_EQ(parse_pattern("radial:decay=0.2:block=64:sink=1:text=11", video).key(),
