@@ -18,6 +18,7 @@ constexpr int kInterrupted = 130;
 void add_attention(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_info(CLI::App& app);
+void add_plan(CLI::App& app);
 void add_score(CLI::App& app);
 
 /// Set by SIGINT and SIGTERM; a second signal ends the program at once.
