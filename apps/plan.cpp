@@ -65,8 +65,8 @@ PlanCase case_of_spec(const Options& o) {
     const Grid grid{.shape = sizes(o.grid, "--grid", "30x48x80 or 64x64")};
     double tokens = 1;
     for (const uint32_t extent : grid.shape) tokens *= extent;
-    require(grid.shape.size() <= 3 && tokens <= 1 << 22,
-            "[plan] --grid {} found, expected 1 to 3 axes and at most 2^22 tokens", o.grid);
+    require(grid.shape.size() <= 3 && tokens <= 1 << 20,
+            "[plan] --grid {} found, expected 1 to 3 axes and at most 2^20 tokens", o.grid);
     require(o.head_dim % 8 == 0, "[plan] --head-dim {} found, expected a multiple of 8",
             o.head_dim);
     const Pattern pattern = parse_pattern(spec, grid);

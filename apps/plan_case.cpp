@@ -24,7 +24,7 @@ std::string count_text(double n) {
 }
 
 std::string time_text(double seconds) {
-    if (seconds >= 10) return fmt::format("{:.1f} s", seconds);
+    if (seconds >= 1) return fmt::format("{:.3g} s", seconds);
     return fmt::format("{:.3g} ms", 1000 * seconds);
 }
 

@@ -133,7 +133,7 @@ TEST_F(PlanCli, ErrorsSayWhatIsExpected) {
     refuses("--grid 16xx16 --window 7", "expected sizes as in");
     refuses("--grid 0x16 --window 7", "expected sizes as in");
     refuses("--grid 2x2x2x2 --window 1", "1 to 3 axes");
-    refuses("--grid 99999x99999 --window 1", "at most 2^22");
+    refuses("--grid 99999x99999 --window 1", "at most 2^20");
     refuses("--grid 16x16", "needs a --window");
     refuses("--grid 16x16 --window 17x7", "window × dilation");
     refuses("--grid 16x16 --pattern dense --window 7x7", "only beside");
