@@ -120,8 +120,9 @@ std::vector<PerfectSetting> perfect_settings(const Neighborhood& asked, TileShap
                     }
     std::vector<PerfectSetting> settings;
     for (auto& [key, setting] : best) settings.push_back(std::move(setting));
-    std::stable_sort(settings.begin(), settings.end(),
-                     [](const auto& a, const auto& b) { return a.distance < b.distance; });
+    std::stable_sort(settings.begin(), settings.end(), [&](const auto& a, const auto& b) {
+        return std::tuple(a.distance, rows(b)) < std::tuple(b.distance, rows(a));
+    });
     if (settings.size() > most) settings.resize(most);
     return settings;
 }
