@@ -238,7 +238,7 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
     const TileShape tile = attention_tile(path, device.info(), p, pattern.granularity());
     const DeviceList list = device_list(stream, pattern, tile, p);
     if (list.ordered) p.flags |= shared::FLAG_ORDERED;
-    const AttentionKernel kernel = attention_kernel(path, device.info(), p, tile);
+    const AttentionKernel kernel = attention_kernel(path, device.info(), p, pattern.granularity());
     const float scale =
         options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(p.head_dim));
     const Tensor &relative = options.relative_bias, &multipliers = options.multipliers;

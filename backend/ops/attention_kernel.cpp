@@ -1,6 +1,7 @@
 #include "backend/ops/attention_kernel.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 
 #include "backend/error.h"
@@ -57,9 +58,9 @@ vk::MatrixShape matrix_shape(AttentionPath path, const vk::DeviceInfo& device) {
     return {};
 }
 
-/// Subgroups of a workgroup and keys of a block.
+/// Subgroups of a workgroup, keys of a block, and matrices of rows a subgroup.
 struct MatrixTile {
-    uint32_t subgroups, keys;
+    uint32_t subgroups, keys, row_tiles;
 };
 
 uint64_t shared_bytes(AttentionPath path, const AttentionProblem& p, vk::MatrixShape m,
@@ -70,17 +71,35 @@ uint64_t shared_bytes(AttentionPath path, const AttentionProblem& p, vk::MatrixS
     return kv + t.subgroups * s + 4 * t.keys + 4;
 }
 
+/// FOVEA_TILE=SUBGROUPSxKEYSxROW_TILES, for measurements.
+bool forced_tile(MatrixTile& t) {
+    const char* text = std::getenv("FOVEA_TILE");
+    if (!text) return false;
+    require(std::sscanf(text, "%ux%ux%u", &t.subgroups, &t.keys, &t.row_tiles) == 3 &&
+                t.subgroups > 0 && t.keys > 0 && t.row_tiles > 0,
+            "[attention] FOVEA_TILE is SUBGROUPSxKEYSxROW_TILES such as 8x64x1, found \"{}\"",
+            text);
+    return true;
+}
+
 MatrixTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device, const AttentionProblem& p,
                        TileShape granularity) {
     const vk::MatrixShape m = matrix_shape(path, device);
-    // Measured on an H200 (nv2): 8 subgroups of 16 queries and 64 keys; from head_dim 128 on
-    // registers do not hold more.
-    MatrixTile t = path == AttentionPath::nv2 ? MatrixTile{8, 64} : MatrixTile{4, 32};
-    if (std::max(p.head_dim, p.v_dim) > 128) t.keys = 32;
-    if (device.fp16_matrices.empty()) t = {2, 32};  // emulated
+    const bool nv2 = path == AttentionPath::nv2, emulated = device.fp16_matrices.empty();
+    const uint32_t widest = std::max(p.head_dim, p.v_dim);
+    // Measured on an H200 (nv2): 8 subgroups and 64 keys; registers hold two row tiles up to
+    // head_dim 64, and 64 keys up to 128.
+    MatrixTile t = nv2 ? MatrixTile{8, 64, 1} : MatrixTile{4, 32, 1};
+    if (widest > 128) t.keys = 32;
+    if (emulated) t = {2, 32, 1};
+    const uint64_t rows = uint64_t{p.batch} * p.heads * p.q_len;
+    if (nv2 && widest <= 64 && (emulated || rows >= 512 * 256)) t.row_tiles = 2;
+    forced_tile(t);
+    const auto rows_of = [&](const MatrixTile& x) { return x.subgroups * x.row_tiles * m.m; };
     const uint32_t least_keys = std::max(m.n, m.k);
+    if (granularity.q && granularity.q < rows_of(t)) t.row_tiles = 1;
     const uint32_t wanted_q = std::min(granularity.q ? granularity.q : ~0u, p.q_len);
-    while (t.subgroups > 1 && t.subgroups / 2 * m.m >= wanted_q) t.subgroups /= 2;
+    while (t.subgroups > 1 && rows_of(t) / 2 >= wanted_q) t.subgroups /= 2;
     while (t.subgroups * device.limits.subgroup_size > device.limits.workgroup_invocations)
         t.subgroups /= 2;
     while (granularity.k && t.keys > granularity.k && t.keys / 2 >= least_keys) t.keys /= 2;
@@ -171,12 +190,13 @@ TileShape attention_tile(AttentionPath path, const vk::DeviceInfo& device,
         return {t.lanes * t.rows, t.keys};
     }
     const MatrixTile t = matrix_tile(path, device, problem, granularity);
-    return {t.subgroups * matrix_shape(path, device).m, t.keys};
+    return {t.subgroups * t.row_tiles * matrix_shape(path, device).m, t.keys};
 }
 
 AttentionKernel attention_kernel(AttentionPath path, const vk::DeviceInfo& device,
-                                 const AttentionProblem& p, TileShape tile) {
-    AttentionKernel kernel{.tile = tile};
+                                 const AttentionProblem& p, TileShape granularity) {
+    AttentionKernel kernel{.tile = attention_tile(path, device, p, granularity)};
+    const TileShape tile = kernel.tile;
     const auto common = [&](uint32_t workgroup) {
         kernel.constants = {workgroup, p.head_dim, p.v_dim, tile.k, p.flags};
     };
@@ -194,14 +214,15 @@ AttentionKernel attention_kernel(AttentionPath path, const vk::DeviceInfo& devic
         return kernel;
     }
     const vk::MatrixShape m = matrix_shape(path, device);
-    const uint32_t subgroups = tile.q / m.m;
+    const MatrixTile t = matrix_tile(path, device, p, granularity);
     const bool khr = path == AttentionPath::khr, emulated = device.fp16_matrices.empty();
     kernel.shader = khr        ? emulated ? &shader::attention_khr_emulated : &shader::attention_khr
                     : emulated ? &shader::attention_nv2_emulated
                                : &shader::attention_nv2;
     kernel.full_subgroups = true;
-    common(subgroups * device.limits.subgroup_size);
-    add({subgroups, m.m, m.n, m.k});
+    common(t.subgroups * device.limits.subgroup_size);
+    add({t.subgroups, m.m, m.n, m.k});
+    if (!khr) add({t.row_tiles});
     return kernel;
 }
 

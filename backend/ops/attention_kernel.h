@@ -29,6 +29,6 @@ TileShape attention_tile(AttentionPath path, const vk::DeviceInfo& device,
                          const AttentionProblem& problem, TileShape granularity);
 
 AttentionKernel attention_kernel(AttentionPath path, const vk::DeviceInfo& device,
-                                 const AttentionProblem& problem, TileShape tile);
+                                 const AttentionProblem& problem, TileShape granularity);
 
 }  // namespace fovea

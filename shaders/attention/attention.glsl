@@ -41,9 +41,14 @@ const float MASKED = -3.402823466e38;
 #define MINUS_INFINITY uintBitsToFloat(0xff800000)
 #define NOT_A_NUMBER uintBitsToFloat(0x7fc00000)
 
-uint list_at;      // header of this head's list
-uint block_begin;  // of this workgroup's blocks
-uint block_end;
+uint blocks_at;  // of this head's list, offsets in words
+uint masks_at;
+uint q_order_at;
+uint k_order_at;
+uint key_tiles;
+uvec2 block;       // (key tile, mask) of the block in work
+uvec2 next_block;  // and of the one after it, if there is one
+bool has_next;
 
 uint query_head() {
     return gl_WorkGroupID.z * params.n_heads + gl_WorkGroupID.y;
@@ -55,64 +60,76 @@ uint key_head() {
 }
 
 uint query_token(uint slot) {
-    if (ORDERED) return list[list[list_at + LIST_Q_ORDER] + slot];
+    if (ORDERED) return list[q_order_at + slot];
     return slot < params.q_len ? slot : NO_TOKEN;
 }
 
 // A block of extra keys has its own numbers.
 uint key_token(uint slot, bool is_extra) {
-    if (ORDERED && !is_extra) return list[list[list_at + LIST_K_ORDER] + slot];
+    if (ORDERED && !is_extra) return list[k_order_at + slot];
     return slot < (is_extra ? params.extra_len : params.kv_len) ? slot : NO_TOKEN;
 }
 
-uint block_key_tile(uint block) {
-    return list[list[list_at + LIST_BLOCKS] + 2 * block];
-}
-
-uint block_mask(uint block) {
-    return list[list[list_at + LIST_BLOCKS] + 2 * block + 1];
+uvec2 block_at(uint number) {
+    return uvec2(list[blocks_at + 2 * number], list[blocks_at + 2 * number + 1]);
 }
 
 bool is_extra_tile(uint key_tile) {
-    return EXTRA && key_tile >= list[list_at + LIST_KEY_TILES];
+    return EXTRA && key_tile >= key_tiles;
+}
+
+bool is_partial() {
+    return block.y != FULL_BLOCK;
 }
 
 // First slot of a tile, among the extra keys for one of those.
 uint first_slot(uint key_tile) {
-    return (is_extra_tile(key_tile) ? key_tile - list[list_at + LIST_KEY_TILES] : key_tile) * BC;
+    return (is_extra_tile(key_tile) ? key_tile - key_tiles : key_tile) * BC;
 }
 
-// Keys 32 · word … of a row of a mask, a bit each.
-uint mask_word(uint mask, uint row, uint word) {
+// Keys 32 · word … of a row of the block's mask, a bit each.
+uint mask_word(uint row, uint word) {
     const uint words = (BC + 31) / 32;
-    return list[list[list_at + LIST_MASKS] + (mask * BR + row) * words + word];
+    return list[masks_at + (block.y * BR + row) * words + word];
 }
 
 #include "modifiers.glsl"
 
-void begin();
-void scores(uint block);
-void modify_scores(uint block);
-void mask_scores(uint block);
-void softmax_step(uint block);
-void accumulate(uint block);
+void begin(uint blocks);
+void scores();
+void modify_scores();
+void mask_scores();
+void softmax_step();
+void accumulate();
 void finish();
 
 void main() {
-    list_at = params.list_words * gl_WorkGroupID.y;
-    const uint row = list[list_at + LIST_ROWS] + 2 * gl_WorkGroupID.x;
-    block_begin = list[row];
-    block_end = block_begin + list[row + 1];
+    const uint header = params.list_words * gl_WorkGroupID.y;
+    blocks_at = list[header + LIST_BLOCKS];
+    masks_at = list[header + LIST_MASKS];
+    q_order_at = list[header + LIST_Q_ORDER];
+    k_order_at = list[header + LIST_K_ORDER];
+    key_tiles = list[header + LIST_KEY_TILES];
+    const uint row = list[header + LIST_ROWS] + 2 * gl_WorkGroupID.x;
+    const uint first = list[row];
+    uint count = list[row + 1];
     // A head that is wholly perturbed has o = v, and no use for scores.
-    if (PERTURB && params.write_lse == 0 && perturb_data[gl_WorkGroupID.y] == 1)
-        block_end = block_begin;
-    begin();
-    for (uint block = block_begin; block < block_end; ++block) {
-        scores(block);
-        if (MODIFIED) modify_scores(block);
-        if (block_mask(block) != FULL_BLOCK) mask_scores(block);
-        softmax_step(block);
-        if (VALUES) accumulate(block);
+    if (PERTURB && params.write_lse == 0 && perturb_data[gl_WorkGroupID.y] == 1) count = 0;
+    // Two blocks ahead: the next one's number is at hand when its keys are to be fetched.
+    if (count > 0) next_block = block_at(first);
+    uvec2 after = next_block;
+    if (count > 1) after = block_at(first + 1);
+    begin(count);
+    for (uint i = 0; i < count; ++i) {
+        block = next_block;
+        next_block = after;
+        has_next = i + 1 < count;
+        if (i + 2 < count) after = block_at(first + i + 2);
+        scores();
+        if (MODIFIED) modify_scores();
+        if (is_partial()) mask_scores();
+        softmax_step();
+        if (VALUES) accumulate();
     }
     finish();
 }

@@ -22,9 +22,10 @@ layout(constant_id = 5) const uint SUBGROUPS = 1;
 layout(constant_id = 6) const uint MAT_M = 16;
 layout(constant_id = 7) const uint MAT_N = 16;
 layout(constant_id = 8) const uint MAT_K = 16;
+layout(constant_id = 9) const uint ROW_TILES = 1;
 
 const uint LANES = WORKGROUP / SUBGROUPS;
-const uint BR = SUBGROUPS * MAT_M;
+const uint BR = SUBGROUPS * ROW_TILES * MAT_M;
 #define S_TILE (MAT_M * MAT_N)  // words of shared memory a subgroup
 #define Vector uvec4
 

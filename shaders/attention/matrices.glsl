@@ -21,7 +21,6 @@
 #define SIZE(c) c.length()
 #define ELEMENT(c, i) c[i]
 #define CLEAR(c) c = MatrixC(0)
-#define SCALE(c, x) c = c * (x)
 #define MULTIPLY(c, d) c = c * d
 #define LOAD_A(m, array, at, stride) \
     coopMatLoad(m, array, at, stride, gl_CooperativeMatrixLayoutRowMajor)
@@ -51,7 +50,6 @@ struct Matrix {
 #define FOR_ELEMENTS [[dont_unroll]] for (uint i = 0; i < EMULATED_SIZE; ++i)
 #define NUMBER (i * LANES + gl_SubgroupInvocationID)
 #define CLEAR(c) FOR_ELEMENTS c.e[i] = 0
-#define SCALE(c, x) FOR_ELEMENTS c.e[i] *= x
 #define MULTIPLY(c, d) FOR_ELEMENTS c.e[i] *= d.e[i]
 
 float half_of(uint word, uint number) {

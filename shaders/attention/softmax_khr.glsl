@@ -42,13 +42,13 @@ void begin_softmax() {
 }
 
 // Both are done in softmax_step, where rows and keys are known.
-void modify_scores(uint block) {}
-void mask_scores(uint block) {}
+void modify_scores() {}
+void mask_scores() {}
 
 void scale_o() {
     MatrixC scales;
     LOAD_C(scales, s_tile, s_at(0) + SCALES_AT, S_STRIDE);
-    UNROLLED for (uint c = 0; c < V_COLUMNS / MAT_N; ++c) MULTIPLY(o[c], scales);
+    UNROLLED for (uint c = 0; c < V_MATRICES; ++c) MULTIPLY(o[c], scales);
 }
 
 void write_scale(uint row, float scale) {
@@ -57,10 +57,11 @@ void write_scale(uint row, float scale) {
         s_tile[s_at(row) + SCALES_AT + column] = scale;
 }
 
-void softmax_step(uint block) {
-    const bool partial = block_mask(block) != FULL_BLOCK;
+void softmax_step() {
+    const bool partial = is_partial();
+    const float to_base_2 = scale();
     subgroupBarrier();
-    UNROLLED for (uint t = 0; t < BC / MAT_N; ++t)
+    UNROLLED for (uint t = 0; t < S_MATRICES; ++t)
         STORE_C(s[t], s_tile, s_at(0) + t * MAT_N, S_STRIDE);
     subgroupBarrier();
     vec2 x[PASSES][PAIRS];
@@ -71,8 +72,9 @@ void softmax_step(uint block) {
             const uint key = own_key(p);
             UNROLLED for (uint h = 0; h < 2; ++h) {
                 float score = s_tile[s_at(row) + key + h];
-                if (MODIFIED) score = modified_at(score, row, key + h, block);
-                if (partial) score = masked(score, row, key + h, block);
+                if (MODIFIED) score = modified_at(score, row, key + h);
+                score *= to_base_2;
+                if (partial) score = masked(score, row, key + h);
                 x[pass][p][h] = score;
                 largest = max(largest, score);
             }
@@ -96,7 +98,7 @@ void softmax_step(uint block) {
             s_tile[s_at(row) + own_key(p) / 2] = uintBitsToFloat(packHalf2x16(x[pass][p]));
     }
     subgroupBarrier();
-    UNROLLED for (uint t = 0; t < BC / MAT_K; ++t)
+    UNROLLED for (uint t = 0; t < W_MATRICES; ++t)
         LOAD_A(weights[t], s_tile, s_at(0) + t * MAT_K / 2, S_STRIDE);
     if (VALUES) scale_o();
 }

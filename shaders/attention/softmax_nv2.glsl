@@ -1,9 +1,13 @@
 // The softmax of the nv2 path: row reductions, functions of single elements and conversions of
-// VK_NV_cooperative_matrix2, all at subgroup scope. The running maximum is a matrix whose columns
-// are alike; the running sum is kept by columns and added up once, at the end.
+// VK_NV_cooperative_matrix2, all at subgroup scope. The running maximum (scaled, to base 2) is a
+// matrix whose columns are alike; the running sum is kept by columns and added up once, at the end.
 
-MatrixC row_max;
-MatrixC row_sum;
+MatrixC row_max[ROW_TILES];
+MatrixC row_sum[ROW_TILES];
+
+// The least maximum: a masked score stays so far below it that its weight is 0 without a question,
+// in rows that have not seen a key too.
+const float LEAST_MAX = -1e30;
 
 #ifndef EMULATED
 
@@ -14,16 +18,17 @@ float added(const in float a, const in float b) { return a + b; }
 #define TO_WEIGHTS(a, c) a = MatrixA(c)
 
 float masked_element(const in uint row, const in uint column, const in float score,
-                     const in uint first, const in uint block) {
-    return masked(score, row, first + column, block);
+                     const in uint first_row, const in uint first_key) {
+    return masked(score, first_row + row, first_key + column);
 }
 
 float modified_element(const in uint row, const in uint column, const in float score,
-                       const in uint first, const in uint block) {
-    return modified_at(score, row, first + column, block);
+                       const in uint first_row, const in uint first_key) {
+    return modified_at(score, first_row + row, first_key + column);
 }
 
-#define EACH_ELEMENT(c, function, first, block) coopMatPerElementNV(c, c, function, first, block)
+#define EACH_ELEMENT(c, function, first_row, first_key) \
+    coopMatPerElementNV(c, c, function, first_row, first_key)
 
 #else
 
@@ -41,80 +46,93 @@ float added(float a, float b) { return a + b; }
 #define ROWS_SUM(c) EACH_ROW(c, 0, added, subgroupAdd)
 #define TO_WEIGHTS(a, c) \
     FOR_ELEMENTS a.e[i] = unpackHalf2x16(packHalf2x16(vec2(c.e[i], 0))).x
-#define EACH_ELEMENT(c, function, first, block) \
-    FOR_ELEMENTS c.e[i] = function(c.e[i], NUMBER / 16, (first) + NUMBER % 16, block)
+#define EACH_ELEMENT(c, function, first_row, first_key) \
+    FOR_ELEMENTS c.e[i] = function(c.e[i], (first_row) + NUMBER / 16, (first_key) + NUMBER % 16)
 #define masked_element masked
 #define modified_element modified_at
 
 #endif
 
+#define EACH_SCORE_MATRIX(function)                        \
+    UNROLLED for (uint r = 0; r < ROW_TILES; ++r)          \
+        UNROLLED for (uint t = 0; t < S_MATRICES; ++t)     \
+            EACH_ELEMENT(s[r * S_MATRICES + t], function, r * MAT_M, t * MAT_N)
+
 void begin_softmax() {
-    UNROLLED for (uint i = 0; i < SIZE(row_max); ++i) {
-        ELEMENT(row_max, i) = MASKED;
-        ELEMENT(row_sum, i) = 0;
-    }
-}
-
-void modify_scores(uint block) {
-    UNROLLED for (uint t = 0; t < BC / MAT_N; ++t)
-        EACH_ELEMENT(s[t], modified_element, t * MAT_N, block);
-}
-
-void mask_scores(uint block) {
-    UNROLLED for (uint t = 0; t < BC / MAT_N; ++t)
-        EACH_ELEMENT(s[t], masked_element, t * MAT_N, block);
-}
-
-void softmax_step(uint block) {
-    MatrixC largest = s[0];
-    UNROLLED for (uint t = 1; t < BC / MAT_N; ++t)
-        UNROLLED for (uint i = 0; i < SIZE(largest); ++i)
-            ELEMENT(largest, i) = max(ELEMENT(largest, i), ELEMENT(s[t], i));
-    ROWS_LARGEST(largest);
-    MatrixC correction;
-    UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
-        ELEMENT(largest, i) = max(ELEMENT(largest, i), ELEMENT(row_max, i));
-        ELEMENT(correction, i) = exp2(ELEMENT(row_max, i) - ELEMENT(largest, i));
-    }
-    row_max = largest;
-    MULTIPLY(row_sum, correction);
-    UNROLLED for (uint t = 0; t < BC / MAT_N; ++t) {
-        UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
-            // A row without any key so far has largest = MASKED: its weights are 0, not exp2(0).
-            const float score = ELEMENT(s[t], i);
-            const float weight = score == MASKED ? 0 : exp2(score - ELEMENT(largest, i));
-            ELEMENT(s[t], i) = weight;
-            ELEMENT(row_sum, i) += weight;
+    UNROLLED for (uint r = 0; r < ROW_TILES; ++r)
+        UNROLLED for (uint i = 0; i < SIZE(row_max[r]); ++i) {
+            ELEMENT(row_max[r], i) = LEAST_MAX;
+            ELEMENT(row_sum[r], i) = 0;
         }
-        TO_WEIGHTS(weights[t], s[t]);
+}
+
+void modify_scores() {
+    EACH_SCORE_MATRIX(modified_element);
+}
+
+void mask_scores() {
+    EACH_SCORE_MATRIX(masked_element);
+}
+
+void softmax_step() {
+    const float to_base_2 = scale();
+    UNROLLED for (uint r = 0; r < ROW_TILES; ++r) {
+        const uint first = r * S_MATRICES;
+        MatrixC largest = s[first];
+        UNROLLED for (uint t = 1; t < S_MATRICES; ++t)
+            UNROLLED for (uint i = 0; i < SIZE(largest); ++i)
+                ELEMENT(largest, i) = max(ELEMENT(largest, i), ELEMENT(s[first + t], i));
+        ROWS_LARGEST(largest);
+        MatrixC correction;
+        UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
+            const float before = ELEMENT(row_max[r], i);
+            const float now = max(before, ELEMENT(largest, i) * to_base_2);
+            ELEMENT(row_max[r], i) = now;
+            ELEMENT(correction, i) = exp2(before - now);
+        }
+        MULTIPLY(row_sum[r], correction);
+        UNROLLED for (uint t = 0; t < S_MATRICES; ++t) {
+            UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
+                const float weight = exp2(
+                    fma(ELEMENT(s[first + t], i), to_base_2, -ELEMENT(row_max[r], i)));
+                ELEMENT(s[first + t], i) = weight;
+                ELEMENT(row_sum[r], i) += weight;
+            }
+            TO_WEIGHTS(weights[r * W_MATRICES + t], s[first + t]);
+        }
+        if (VALUES)
+            UNROLLED for (uint c = 0; c < V_MATRICES; ++c)
+                MULTIPLY(o[r * V_MATRICES + c], correction);
     }
-    if (VALUES)
-        UNROLLED for (uint c = 0; c < V_COLUMNS / MAT_N; ++c) MULTIPLY(o[c], correction);
+}
+
+void write_lse(uint r) {
+    MatrixC lse;
+    UNROLLED for (uint i = 0; i < SIZE(lse); ++i) {
+        const float sum = ELEMENT(row_sum[r], i);
+        ELEMENT(lse, i) = sum == 0 ? MINUS_INFINITY : (ELEMENT(row_max[r], i) + log2(sum)) * LN2;
+    }
+    const uint scratch = gl_SubgroupID * S_TILE;
+    subgroupBarrier();
+    STORE_C(lse, s_tile, scratch, MAT_N);
+    subgroupBarrier();
+    for (uint row = gl_SubgroupInvocationID; row < MAT_M; row += LANES) {
+        const uint token = query_token(own_slot(r * MAT_M + row));
+        if (token != NO_TOKEN)
+            lse_data[query_head() * params.q_len + token] = s_tile[scratch + row * MAT_N];
+    }
 }
 
 void end_softmax() {
-    ROWS_SUM(row_sum);
-    if (params.write_lse != 0) {
-        MatrixC lse;
-        UNROLLED for (uint i = 0; i < SIZE(lse); ++i) {
-            const float sum = ELEMENT(row_sum, i);
-            ELEMENT(lse, i) =
-                sum == 0 ? MINUS_INFINITY : (ELEMENT(row_max, i) + log2(sum)) * LN2;
+    UNROLLED for (uint r = 0; r < ROW_TILES; ++r) {
+        ROWS_SUM(row_sum[r]);
+        if (params.write_lse != 0) write_lse(r);
+        UNROLLED for (uint i = 0; i < SIZE(row_sum[r]); ++i) {
+            const float sum = ELEMENT(row_sum[r], i);
+            ELEMENT(row_sum[r], i) = sum == 0 ? 0 : 1 / sum;
         }
-        const uint scratch = gl_SubgroupID * S_TILE;
-        STORE_C(lse, s_tile, scratch, MAT_N);
-        subgroupBarrier();
-        for (uint row = gl_SubgroupInvocationID; row < MAT_M; row += LANES) {
-            const uint token = query_token(own_slot(row));
-            if (token != NO_TOKEN)
-                lse_data[query_head() * params.q_len + token] = s_tile[scratch + row * MAT_N];
-        }
-        subgroupBarrier();
+        if (VALUES)
+            UNROLLED for (uint c = 0; c < V_MATRICES; ++c)
+                MULTIPLY(o[r * V_MATRICES + c], row_sum[r]);
     }
-    UNROLLED for (uint i = 0; i < SIZE(row_sum); ++i) {
-        const float sum = ELEMENT(row_sum, i);
-        ELEMENT(row_sum, i) = sum == 0 ? 0 : 1 / sum;
-    }
-    if (VALUES)
-        UNROLLED for (uint c = 0; c < V_COLUMNS / MAT_N; ++c) MULTIPLY(o[c], row_sum);
 }

@@ -1,8 +1,10 @@
-// The tile verbs on matrix units, what khr and nv2 share. A subgroup owns MAT_M query slots: its q
-// and o are matrices in registers. K and V of a block are staged in shared memory by the whole
+// The tile verbs on matrix units, what khr and nv2 share. A subgroup owns ROW_TILES · MAT_M query
+// slots: its q and o are matrices in registers. K and V of a block are staged in shared memory by the whole
 // workgroup; while it computes, each invocation already holds its part of the next block in
-// registers (10 to 20 % on an H200). The softmax is the path's own: begin_softmax, mask_scores,
-// modify_scores, softmax_step (which leaves the weights in `weights` and scales o), end_softmax.
+// registers (10 to 20 % on an H200). More than one row tile reads each key from shared memory once
+// for all of them, where registers allow. Scores are q·k, unscaled; the softmax is the path's own:
+// begin_softmax, modify_scores, mask_scores, softmax_step (which leaves the weights in `weights` and
+// scales o), end_softmax.
 //
 // Rows are loaded 8 elements at a time: head_dim is a multiple of 8, and padded with zeros to whole
 // matrices in shared memory and registers only.
@@ -19,14 +21,19 @@ const uint V_AT = BC * STRIDE;
 
 shared uvec4 kv_tile[2 * BC * STRIDE];
 shared float s_tile[SUBGROUPS * S_TILE];  // each subgroup's own
-// Block in which a key's value was found not to be finite: see clean().
+// Key tile in which a key's value was found not to be finite: see clean().
 shared uint not_finite_in[BC];
 shared uint any_not_finite_in;
 
-MatrixA q_rows[Q_COLUMNS / MAT_K];
-MatrixC s[BC / MAT_N];
-MatrixA weights[BC / MAT_K];
-MatrixC o[V_COLUMNS / MAT_N];
+const uint Q_MATRICES = Q_COLUMNS / MAT_K;
+const uint V_MATRICES = V_COLUMNS / MAT_N;
+const uint S_MATRICES = BC / MAT_N;
+const uint W_MATRICES = BC / MAT_K;
+
+MatrixA q_rows[ROW_TILES * Q_MATRICES];
+MatrixC s[ROW_TILES * S_MATRICES];
+MatrixA weights[ROW_TILES * W_MATRICES];
+MatrixC o[ROW_TILES * V_MATRICES];
 uvec4 k_next[K_LOADS];
 uvec4 v_next[V_LOADS];
 uint kv_head;
@@ -35,11 +42,10 @@ void begin_softmax();
 void end_softmax();  // o becomes the result; writes the LSE
 
 uint own_slot(uint row) {
-    return gl_WorkGroupID.x * BR + gl_SubgroupID * MAT_M + row;
+    return gl_WorkGroupID.x * BR + gl_SubgroupID * ROW_TILES * MAT_M + row;
 }
 
-void fetch(uint block) {
-    const uint key_tile = block_key_tile(block);
+void fetch(uint key_tile) {
     const bool extra = is_extra_tile(key_tile);
     const uint first = first_slot(key_tile), len = extra ? params.extra_len : params.kv_len;
     UNROLLED for (uint n = 0; n < K_LOADS; ++n) {
@@ -67,18 +73,17 @@ void fetch(uint block) {
 
 // In a partial block a row may not see a key, and 0 · ∞ is NaN: values that are not finite become 0
 // there, and a row that does see one gets NaN by its score.
-uvec4 clean(uvec4 vector, uint row, uint block) {
+uvec4 clean(uvec4 vector, uint row) {
     const uvec4 low = vector & 0x7c00, high = vector & 0x7c000000;
     const bvec4 bad_low = equal(low, uvec4(0x7c00)), bad_high = equal(high, uvec4(0x7c000000));
     if (!any(bad_low) && !any(bad_high)) return vector;
-    not_finite_in[row] = block;
-    any_not_finite_in = block;
+    not_finite_in[row] = block.x;
+    any_not_finite_in = block.x;
     return vector & mix(uvec4(0xffff), uvec4(0), bad_low) |
            vector & mix(uvec4(0xffff0000), uvec4(0), bad_high);
 }
 
-void stage(uint block) {
-    const bool careful = block_mask(block) != FULL_BLOCK;
+void stage() {
     UNROLLED for (uint n = 0; n < K_LOADS; ++n) {
         const uint at = n * WORKGROUP + gl_LocalInvocationIndex;
         const uint row = at / Q_VECTORS, column = at % Q_VECTORS;
@@ -90,13 +95,16 @@ void stage(uint block) {
         const uint row = at / V_VECTORS, column = at % V_VECTORS;
         if (row < BC)
             kv_tile[V_AT + row * STRIDE + column] =
-                careful ? clean(v_next[n], row, block) : v_next[n];
+                is_partial() ? clean(v_next[n], row) : v_next[n];
     }
 }
 
-// All rows of q pass through the tile of K and V, as many at a time as fit.
+// All rows of q pass through the tile of K and V, as many at a time as fit. The softmax relies on a
+// scale above 0.
 void load_q() {
-    const uint rows_at_once = min(2 * BC, BR) / MAT_M * MAT_M;
+    const uint own_rows = ROW_TILES * MAT_M;
+    const uint rows_at_once = min(2 * BC, BR) / own_rows * own_rows;
+    const uvec4 sign = uvec4(params.scale < 0 ? 0x80008000 : 0);
     [[dont_unroll]] for (uint first = 0; first < BR; first += rows_at_once) {
         barrier();
         for (uint at = gl_LocalInvocationIndex; at < rows_at_once * Q_VECTORS; at += WORKGROUP) {
@@ -105,66 +113,76 @@ void load_q() {
             const uint token = first + row < BR ? query_token(slot) : NO_TOKEN;
             uvec4 vector = uvec4(0);
             if (token != NO_TOKEN && column < HEAD_DIM / 8)
-                vector =
-                    q_data[(query_head() * params.q_len + token) * (HEAD_DIM / 8) + column];
+                vector = sign ^ q_data[(query_head() * params.q_len + token) * (HEAD_DIM / 8) +
+                                       column];
             kv_tile[row * STRIDE + column] = vector;
         }
         barrier();
-        const uint own = gl_SubgroupID * MAT_M;
+        const uint own = gl_SubgroupID * own_rows;
         if (own >= first && own < first + rows_at_once)
-            UNROLLED for (uint c = 0; c < Q_COLUMNS / MAT_K; ++c)
-                LOAD_A(q_rows[c], kv_tile, (own - first) * STRIDE + c * MAT_K / 8, STRIDE);
+            UNROLLED for (uint r = 0; r < ROW_TILES; ++r)
+                UNROLLED for (uint c = 0; c < Q_MATRICES; ++c)
+                    LOAD_A(q_rows[r * Q_MATRICES + c], kv_tile,
+                           (own - first + r * MAT_M) * STRIDE + c * MAT_K / 8, STRIDE);
     }
 }
 
-void begin() {
+void begin(uint blocks) {
     kv_head = key_head();
     any_not_finite_in = NO_TOKEN;
     for (uint key = gl_LocalInvocationIndex; key < BC; key += WORKGROUP)
         not_finite_in[key] = NO_TOKEN;
-    if (block_begin < block_end) fetch(block_begin);
+    if (blocks > 0) fetch(next_block.x);
     load_q();
-    if (VALUES) UNROLLED for (uint c = 0; c < V_COLUMNS / MAT_N; ++c) CLEAR(o[c]);
+    if (VALUES) UNROLLED for (uint c = 0; c < ROW_TILES * V_MATRICES; ++c) CLEAR(o[c]);
     begin_softmax();
 }
 
-void scores(uint block) {
+void scores() {
     barrier();  // all are done with the tile of the block before
-    stage(block);
+    stage();
     barrier();
-    if (block + 1 < block_end) fetch(block + 1);
-    UNROLLED for (uint t = 0; t < BC / MAT_N; ++t) {
-        CLEAR(s[t]);
-        UNROLLED for (uint c = 0; c < Q_COLUMNS / MAT_K; ++c) {
+    if (has_next) fetch(next_block.x);
+    UNROLLED for (uint t = 0; t < S_MATRICES; ++t) {
+        UNROLLED for (uint r = 0; r < ROW_TILES; ++r) CLEAR(s[r * S_MATRICES + t]);
+        UNROLLED for (uint c = 0; c < Q_MATRICES; ++c) {
             MatrixB k_columns;
             LOAD_B_TRANSPOSED(k_columns, kv_tile, t * MAT_N * STRIDE + c * MAT_K / 8, STRIDE);
-            s[t] = multiply_add(q_rows[c], k_columns, s[t]);
+            UNROLLED for (uint r = 0; r < ROW_TILES; ++r)
+                s[r * S_MATRICES + t] = multiply_add(q_rows[r * Q_MATRICES + c], k_columns,
+                                                     s[r * S_MATRICES + t]);
         }
-        SCALE(s[t], params.scale);
     }
 }
 
-void accumulate(uint block) {
-    UNROLLED for (uint t = 0; t < BC / MAT_K; ++t)
-        UNROLLED for (uint c = 0; c < V_COLUMNS / MAT_N; ++c) {
+void accumulate() {
+    UNROLLED for (uint t = 0; t < W_MATRICES; ++t)
+        UNROLLED for (uint c = 0; c < V_MATRICES; ++c) {
             MatrixB v_rows;
             LOAD_B(v_rows, kv_tile, V_AT + t * MAT_K * STRIDE + c * MAT_N / 8, STRIDE);
-            o[c] = multiply_add(weights[t], v_rows, o[c]);
+            UNROLLED for (uint r = 0; r < ROW_TILES; ++r)
+                o[r * V_MATRICES + c] =
+                    multiply_add(weights[r * W_MATRICES + t], v_rows, o[r * V_MATRICES + c]);
         }
 }
 
-// A score of a partial block, by its place among the rows of this subgroup and the keys.
-float masked(float score, uint row, uint key, uint block) {
-    const uint bits = mask_word(block_mask(block), gl_SubgroupID * MAT_M + row, key / 32);
-    if ((bits >> (key % 32) & 1) == 0) return MASKED;
-    return any_not_finite_in == block && not_finite_in[key] == block ? NOT_A_NUMBER : score;
+// Of the magnitude: load_q has turned the sign into q's.
+float scale() {
+    return abs(params.scale);
 }
 
-float modified_at(float score, uint row, uint key, uint block) {
-    const uint key_tile = block_key_tile(block);
-    if (is_extra_tile(key_tile)) return score;
-    return modified(score, query_token(own_slot(row)),
-                    key_token(first_slot(key_tile) + key, false));
+// A score of a partial block, by its place among the rows of this subgroup and the keys.
+float masked(float score, uint row, uint key) {
+    const uint bits = mask_word(gl_SubgroupID * ROW_TILES * MAT_M + row, key / 32);
+    if ((bits >> (key % 32) & 1) == 0) return MASKED;
+    return any_not_finite_in == block.x && not_finite_in[key] == block.x ? NOT_A_NUMBER : score;
+}
+
+// modified() is to base 2, these scores are not scaled yet.
+float modified_at(float score, uint row, uint key) {
+    if (is_extra_tile(block.x)) return score;
+    return modified(score * scale(), query_token(own_slot(row)),
+                    key_token(first_slot(block.x) + key, false)) / scale();
 }
 
 uvec4 packed(vec4 a, vec4 b) {
@@ -180,13 +198,14 @@ void unpack(uvec4 vector, out vec4 a, out vec4 b) {
 void store_o() {
     const float u = PERTURB ? perturb_data[gl_WorkGroupID.y] : 0;
     const uint scratch = gl_SubgroupID * S_TILE;
-    UNROLLED for (uint c = 0; c < V_COLUMNS / MAT_N; ++c) {
+    UNROLLED for (uint n = 0; n < ROW_TILES * V_MATRICES; ++n) {
+        const uint c = n % V_MATRICES;
         subgroupBarrier();
-        STORE_C(o[c], s_tile, scratch, MAT_N);
+        STORE_C(o[n], s_tile, scratch, MAT_N);
         subgroupBarrier();
         for (uint at = gl_SubgroupInvocationID; at < MAT_M * MAT_N / 8; at += LANES) {
             const uint row = at / (MAT_N / 8), column = at % (MAT_N / 8) * 8;
-            const uint token = query_token(own_slot(row));
+            const uint token = query_token(own_slot(n / V_MATRICES * MAT_M + row));
             if (token == NO_TOKEN || c * MAT_N + column >= V_DIM) continue;
             const uint from = scratch + row * MAT_N + column;
             const uint vector = (c * MAT_N + column) / 8;

@@ -1,8 +1,9 @@
 // The tile verbs in plain registers: an invocation owns ROWS query rows of all HEAD_DIM columns;
 // nothing is shared and there is no barrier. Columns are counted in vec4, D4 a row.
 //
-// On GPUs (UNROLL) every loop over columns is unrolled, so that q and o live in registers, and all
-// invocations read the same element of K or V: one load, broadcast.
+// On GPUs (UNROLL) every loop over columns is unrolled, so that q and o live in registers, the loop
+// over keys is not (compilation took 6 s at head_dim 128 when it was), and all invocations read the
+// same element of K or V: one load, broadcast.
 // Mesa's llvmpipe runs a load as a loop over the lanes of a vector, whatever the address, at about
 // 300 instructions a vec4, and a pipeline of many loads takes seconds to compile. So there
 // (HAND_ROUND) every lane loads something else, two vec4 of LANES / 2 keys at once, and hands it
@@ -32,21 +33,18 @@ uint row_at(uint head, uint token, uint len, uint vectors) {
     return (head * len + min(token, len - 1)) * vectors;
 }
 
+// Where the row of the block's key j starts.
+uint key_row(uint j, uint vectors) {
+    const uint token = key_token(first_slot(block.x) + j, extra);
+    return row_at(kv_head, token, extra ? params.extra_len : params.kv_len, vectors);
+}
+
 // Outside the loops over columns: compilers for CPUs do not hoist it, and it divides.
-void find_keys(uint block, uint vectors) {
-    const uint key_tile = block_key_tile(block);
-    extra = is_extra_tile(key_tile);
-    const uint first = first_slot(key_tile), len = extra ? params.extra_len : params.kv_len;
-    if (HAND_ROUND) {
-        [[unroll]] for (uint g = 0; g < LOADS; ++g) {
-            const uint slot = first + g * LANES / 2 + gl_SubgroupInvocationID / 2;
-            key_at[g] =
-                row_at(kv_head, key_token(slot, extra), len, vectors) + gl_SubgroupInvocationID % 2;
-        }
-    } else {
-        [[unroll]] for (uint j = 0; j < BC; ++j)
-            key_at[j] = row_at(kv_head, key_token(first + j, extra), len, vectors);
-    }
+void find_keys(uint vectors) {
+    [[unroll]] for (uint n = 0; n < (HAND_ROUND ? LOADS : BC); ++n)
+        key_at[n] = HAND_ROUND ? key_row(n * LANES / 2 + gl_SubgroupInvocationID / 2, vectors) +
+                                     gl_SubgroupInvocationID % 2
+                               : key_row(n, vectors);
 }
 
 // Runs `step` for every second of n columns c.
@@ -70,7 +68,7 @@ void clear_columns(uint c) {
         [[unroll]] for (uint i = c; i < c + 2; ++i) o[r * VD4 + i] = vec4(0);
 }
 
-void begin() {
+void begin(uint blocks) {
     kv_head = key_head();
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         query_at[r] =
@@ -125,9 +123,28 @@ void scores_columns(bool from_extra, uint c) {
     }
 }
 
-void scores(uint block) {
+void scores_key(bool from_extra, uint j) {
+    float sum[ROWS];
+    [[unroll]] for (uint r = 0; r < ROWS; ++r) sum[r] = 0;
+    const uint at = key_row(j, D4);
+    [[unroll]] for (uint c = 0; c < D4; ++c) {
+        const vec4 k = load_k(from_extra, at + c);
+        [[unroll]] for (uint r = 0; r < ROWS; ++r)
+            [[unroll]] for (uint i = 0; i < 4; ++i) sum[r] = fma(q[r * D4 + c][i], k[i], sum[r]);
+    }
+    [[unroll]] for (uint r = 0; r < ROWS; ++r) s[r * BC + j] = sum[r];
+}
+
+void scores() {
+    extra = is_extra_tile(block.x);
+    if (UNROLL) {
+        [[dont_unroll]] for (uint j = 0; j < BC; ++j)
+            if (EXTRA && extra) scores_key(true, j);
+            else scores_key(false, j);
+        return;
+    }
     [[unroll]] for (uint i = 0; i < ROWS * BC; ++i) s[i] = 0;
-    find_keys(block, D4);
+    find_keys(D4);
     if (EXTRA && extra)
         EACH_COLUMN_PAIR(D4, scores_columns(true, c))
     else
@@ -138,27 +155,23 @@ void modify_score(uint i, uint first) {
     s[i] = modified(s[i], query_at[i / BC], key_token(first + i % BC, false));
 }
 
-void modify_scores(uint block) {
+void modify_scores() {
     if (EXTRA && extra) return;
-    const uint first = first_slot(block_key_tile(block));
-    if (UNROLL)
-        [[unroll]] for (uint i = 0; i < ROWS * BC; ++i) modify_score(i, first);
-    else
-        [[dont_unroll]] for (uint i = 0; i < ROWS * BC; ++i) modify_score(i, first);
+    const uint first = first_slot(block.x);
+    [[dont_unroll]] for (uint i = 0; i < ROWS * BC; ++i) modify_score(i, first);
 }
 
-void mask_scores(uint block) {
-    const uint mask = block_mask(block);
+void mask_scores() {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         uint bits;
         [[unroll]] for (uint j = 0; j < BC; ++j) {
-            if (j % 32 == 0) bits = mask_word(mask, r * LANES + gl_LocalInvocationIndex, j / 32);
+            if (j % 32 == 0) bits = mask_word(r * LANES + gl_LocalInvocationIndex, j / 32);
             if ((bits >> (j % 32) & 1) == 0) s[r * BC + j] = MASKED;
         }
     }
 }
 
-void softmax_step(uint block) {
+void softmax_step() {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         float largest = row_max[r];
         [[unroll]] for (uint j = 0; j < BC; ++j) largest = max(largest, s[r * BC + j]);
@@ -210,10 +223,31 @@ void spread_not_finite() {
     }
 }
 
-void accumulate(uint block) {
-    careful = block_mask(block) != FULL_BLOCK;
+void accumulate_key(bool from_extra, uint j) {
+    const uint at = key_row(j, VD4);
     not_finite = 0;
-    if (V_DIM != HEAD_DIM) find_keys(block, VD4);
+    [[unroll]] for (uint c = 0; c < VD4; ++c) {
+        const vec4 v = load_v(from_extra, at + c, 0);
+        [[unroll]] for (uint r = 0; r < ROWS; ++r)
+            o[r * VD4 + c] = fma(vec4(s[r * BC + j]), v, o[r * VD4 + c]);
+    }
+    if (not_finite == 0) return;
+    [[unroll]] for (uint r = 0; r < ROWS; ++r)
+        if (s[r * BC + j] != 0) row_sum[r] = NOT_A_NUMBER;
+}
+
+void accumulate() {
+    careful = is_partial();
+    not_finite = 0;
+    if (UNROLL) {
+        [[unroll]] for (uint r = 0; r < ROWS; ++r)
+            [[unroll]] for (uint c = 0; c < VD4; ++c) o[r * VD4 + c] *= correction[r];
+        [[dont_unroll]] for (uint j = 0; j < BC; ++j)
+            if (EXTRA && extra) accumulate_key(true, j);
+            else accumulate_key(false, j);
+        return;
+    }
+    if (V_DIM != HEAD_DIM) find_keys(VD4);
     if (EXTRA && extra)
         EACH_COLUMN_PAIR(VD4, accumulate_columns(true, c))
     else
