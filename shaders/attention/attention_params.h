@@ -29,19 +29,19 @@ struct AttentionParams {
 };
 
 // A head's list header: offsets in words of the list buffer, and a count.
-const uint LIST_ROWS = 0;       // per query tile (first, count) of its blocks
-const uint LIST_BLOCKS = 1;     // (key tile, mask)
-const uint LIST_MASKS = 2;      // BR rows of (BC + 31) / 32 words each
-const uint LIST_Q_ORDER = 3;    // token of each slot
+const uint LIST_ROWS = 0;     // per query tile (first, count) of its blocks
+const uint LIST_BLOCKS = 1;   // (key tile, mask)
+const uint LIST_MASKS = 2;    // BR rows of (BC + 31) / 32 words each
+const uint LIST_Q_ORDER = 3;  // token of each slot
 const uint LIST_K_ORDER = 4;
 const uint LIST_KEY_TILES = 5;  // tiles with higher numbers hold extra keys
 const uint LIST_HEADER = 8;     // words
 
 // Specialisation: what a call does not use costs nothing.
-const uint FLAG_EXTRA = 1;     // extra keys
-const uint FLAG_ORDERED = 2;   // slots are not tokens
+const uint FLAG_EXTRA = 1;    // extra keys
+const uint FLAG_ORDERED = 2;  // slots are not tokens
 const uint FLAG_PERTURB = 4;
-const uint FLAG_VALUES = 8;    // absent: only the LSE is wanted
+const uint FLAG_VALUES = 8;  // absent: only the LSE is wanted
 const uint FLAG_BIAS = 16;
 const uint FLAG_RELATIVE_BIAS = 32;
 const uint FLAG_KEY_WEIGHTS = 64;
