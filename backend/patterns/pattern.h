@@ -101,12 +101,13 @@ class Pattern {
         : rule_(std::make_shared<Model<P>>(std::move(pattern))) {}
 
     bool keeps(uint32_t q, uint32_t k) const { return rule_->keeps(q, k); }
-    /// Sets bit j of words where the query sees key keys.begin + j.
-    void add_bits(uint32_t q, TokenRange keys, std::span<uint32_t> words) const {
+    /// Sets bit j of words where the query sees keys[j]; kNoToken is seen by none.
+    void add_bits(uint32_t q, std::span<const uint32_t> keys, std::span<uint32_t> words) const {
         rule_->add_bits(q, keys, words);
     }
     const Grid& grid() const { return rule_->grid; }
     const std::string& key() const { return rule_->key; }
+    bool has_cover() const { return rule_->has_cover(); }
     Cover cover(TokenRange queries, TokenRange keys) const { return rule_->cover(queries, keys); }
     uint32_t heads() const { return rule_->heads(); }  ///< 0: all heads alike, any number
     Pattern head(uint32_t h) const { return heads() == 0 ? *this : rule_->head(h); }
@@ -122,7 +123,9 @@ class Pattern {
         Rule(Grid grid, std::string key) : grid(std::move(grid)), key(std::move(key)) {}
         virtual ~Rule() = default;
         virtual bool keeps(uint32_t q, uint32_t k) const = 0;
-        virtual void add_bits(uint32_t q, TokenRange keys, std::span<uint32_t> words) const = 0;
+        virtual void add_bits(uint32_t q, std::span<const uint32_t> keys,
+                              std::span<uint32_t> words) const = 0;
+        virtual bool has_cover() const = 0;
         virtual Cover cover(TokenRange queries, TokenRange keys) const = 0;
         virtual uint32_t heads() const = 0;
         virtual Pattern head(uint32_t h) const = 0;
@@ -139,10 +142,13 @@ class Pattern {
     struct Model final : Rule {
         explicit Model(P p) : Rule(p.grid(), p.key()), pattern(std::move(p)) {}
         bool keeps(uint32_t q, uint32_t k) const override { return pattern.keeps(q, k); }
-        void add_bits(uint32_t q, TokenRange keys, std::span<uint32_t> words) const override {
-            for (uint32_t j = 0; j < keys.end - keys.begin; ++j)
-                words[j / 32] |= uint32_t{pattern.keeps(q, keys.begin + j)} << (j % 32);
+        void add_bits(uint32_t q, std::span<const uint32_t> keys,
+                      std::span<uint32_t> words) const override {
+            for (size_t j = 0; j < keys.size(); ++j)
+                if (keys[j] != BlockList::kNoToken && pattern.keeps(q, keys[j]))
+                    words[j / 32] |= 1u << (j % 32);
         }
+        bool has_cover() const override { return HasCover<P>; }
         Cover cover([[maybe_unused]] TokenRange queries,
                     [[maybe_unused]] TokenRange keys) const override {
             if constexpr (HasCover<P>)

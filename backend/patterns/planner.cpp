@@ -3,10 +3,14 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
+#include <numeric>
 #include <string>
+#include <tuple>
 
 #include "backend/error.h"
+#include "backend/patterns/boxes.h"
 #include "backend/patterns/list_maker.h"
 #include "backend/patterns/parallel.h"
 
@@ -30,37 +34,91 @@ uint64_t bits_of(std::span<const uint32_t> words) {
     return count;
 }
 
+/// Token of each slot, whole tiles long.
+struct Slots {
+    std::vector<uint32_t> q, k;
+    bool in_order = true;  ///< slot i holds token i
+};
+
+std::vector<uint32_t> whole_tiles(uint32_t length, uint32_t tile) {
+    std::vector<uint32_t> tokens(size_t{div_up(length, tile)} * tile, BlockList::kNoToken);
+    std::iota(tokens.begin(), tokens.begin() + length, 0);
+    return tokens;
+}
+
+/// Of a rule of which nothing is known: few slots without a token, then boxes near to cubes, then
+/// long rows.
+std::array<uint32_t, 3> compact_box(const std::array<uint32_t, 3>& grid, uint32_t rank,
+                                    uint32_t tile) {
+    const auto shapes = box_shapes(tile, rank);
+    const auto cost = [&](const auto& box) {
+        uint64_t slots = 1, extents = 0;
+        for (size_t i = 0; i < 3; ++i) {
+            slots *= uint64_t{div_up(grid[i], box[i])} * box[i];
+            extents += box[i];
+        }
+        return std::tuple(slots, extents, ~box[2], ~box[1]);
+    };
+    return *std::min_element(shapes.begin(), shapes.end(),
+                             [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+}
+
+/// Tiles are boxes where the rule does not speak of stretches of tokens itself.
+Slots slots_of(const Pattern& pattern, const BlockList& sizes) {
+    const auto& shape = pattern.grid().shape;
+    const size_t rank = shape.size();
+    if (rank < 2 || rank > 3 || pattern.has_cover() || pattern.granularity().q > 0)
+        return {whole_tiles(sizes.q_len, sizes.tile.q), whole_tiles(sizes.kv_len, sizes.tile.k)};
+    std::array<uint32_t, 3> grid{1, 1, 1};
+    std::copy(shape.begin(), shape.end(), grid.end() - static_cast<std::ptrdiff_t>(rank));
+    std::array<std::vector<uint32_t>, 3> axis;
+    for (size_t i = 0; i < 3; ++i) axis[i] = whole_tiles(grid[i], 1);
+    const auto order = [&](uint32_t tile) {
+        const auto box = compact_box(grid, static_cast<uint32_t>(rank), tile);
+        return box_order({axis[0], axis[1], axis[2]}, box);
+    };
+    return {order(sizes.tile.q), order(sizes.tile.k), false};
+}
+
 /// One query tile at a time, by cover() and keeps() of the pattern.
 class Builder {
   public:
-    Builder(BlockList& list, const Pattern& pattern)
+    Builder(BlockList& list, const Pattern& pattern, const Slots& slots)
         : list_(list),
           pattern_(pattern),
+          slots_(slots),
           granule_(pattern.granularity()),
           words_(list.mask_words()),
           mask_(size_t{list.tile.q} * words_),
           maker_(list) {}
 
     void add(uint32_t query_tile) {
-        const TokenRange queries = part(query_tile, list_.tile.q, list_.q_len);
-        const uint64_t all = uint64_t{queries.end - queries.begin} * list_.tile.k;
+        const TileShape tile = list_.tile;
+        const auto queries = std::span(slots_.q).subspan(size_t{query_tile} * tile.q, tile.q);
+        const auto rows =
+            static_cast<uint32_t>(std::count_if(queries.begin(), queries.end(), [](uint32_t token) {
+                return token != BlockList::kNoToken;
+            }));
+        const uint64_t all = uint64_t{rows} * tile.k;
+        const TokenRange stretch = part(query_tile, tile.q, list_.q_len);
         blocks_.clear();
-        for (uint32_t tile = 0; tile < list_.key_tiles(); ++tile) {
-            const TokenRange keys = part(tile, list_.tile.k, list_.kv_len);
-            const Cover cover = pattern_.cover(queries, keys);
+        for (uint32_t t = 0; t < slots_.k.size() / tile.k; ++t) {
+            const TokenRange keys = part(t, tile.k, list_.kv_len);
+            const Cover cover = slots_.in_order ? pattern_.cover(stretch, keys) : Cover::partial;
             if (cover == Cover::none) continue;
-            if (cover == Cover::full && keys.end - keys.begin == list_.tile.k) {
-                blocks_.push_back({tile, BlockList::kFull});
+            if (cover == Cover::full && keys.end - keys.begin == tile.k) {
+                blocks_.push_back({t, BlockList::kFull});
                 list_.kept_pairs += all;
                 continue;
             }
             std::fill(mask_.begin(), mask_.end(), 0);
-            for (uint32_t q = queries.begin; q < queries.end; ++q)
-                add_row(q, keys, cover, mask_row(q - queries.begin), q > queries.begin);
+            for (uint32_t r = 0; r < tile.q; ++r)
+                if (queries[r] != BlockList::kNoToken)
+                    add_row(queries[r], t, keys, cover, mask_row(r), r > 0);
             const uint64_t kept = bits_of(mask_);
             list_.kept_pairs += kept;
             if (kept > 0)
-                blocks_.push_back({tile, kept == all ? BlockList::kFull : maker_.mask(mask_)});
+                blocks_.push_back({t, kept == all ? BlockList::kFull : maker_.mask(mask_)});
         }
         maker_.row(blocks_);
     }
@@ -70,11 +128,13 @@ class Builder {
         return {tile * side, std::min(tile * side + side, length)};
     }
 
-    void add_row(uint32_t q, TokenRange keys, Cover cover, std::span<uint32_t> row, bool has_last) {
+    void add_row(uint32_t q, uint32_t key_tile, TokenRange keys, Cover cover,
+                 std::span<uint32_t> row, bool has_last) {
         if (cover == Cover::full) {
             set_bits(row, 0, keys.end - keys.begin);
         } else if (granule_.q == 0) {
-            pattern_.add_bits(q, keys, row);
+            const uint32_t side = list_.tile.k;
+            pattern_.add_bits(q, std::span(slots_.k).subspan(size_t{key_tile} * side, side), row);
         } else if (has_last && q % granule_.q != 0) {
             const auto last = row.data() - words_;
             std::copy(last, last + words_, row.begin());
@@ -92,6 +152,7 @@ class Builder {
 
     BlockList& list_;
     const Pattern& pattern_;
+    const Slots& slots_;
     const TileShape granule_;
     const uint32_t words_;
     std::vector<uint32_t> mask_;
@@ -120,10 +181,11 @@ void append(BlockList& list, ListMaker& maker, const BlockList& part) {
 /// does not depend on their number.
 BlockList build(const Pattern& pattern, const BlockList& sizes) {
     constexpr uint32_t kStretch = 16;  // tiles: enough to share rows and masks inside a part
-    const uint32_t tiles = div_up(sizes.q_len, sizes.tile.q);
+    Slots slots = slots_of(pattern, sizes);
+    const auto tiles = static_cast<uint32_t>(slots.q.size() / sizes.tile.q);
     std::vector<BlockList> parts(div_up(tiles, kStretch), sizes);
     for_each_in_parallel(static_cast<uint32_t>(parts.size()), [&](uint32_t p) {
-        Builder builder(parts[p], pattern);
+        Builder builder(parts[p], pattern, slots);
         for (uint32_t t = p * kStretch; t < std::min(tiles, (p + 1) * kStretch); ++t)
             builder.add(t);
     });
@@ -132,6 +194,10 @@ BlockList build(const Pattern& pattern, const BlockList& sizes) {
     for (BlockList& part : parts) {
         append(list, maker, part);
         part = {};
+    }
+    if (!slots.in_order) {
+        list.q_order = std::move(slots.q);
+        list.k_order = std::move(slots.k);
     }
     return list;
 }

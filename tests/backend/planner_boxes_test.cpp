@@ -74,6 +74,27 @@ TEST(PlanBoxes, DiscListsEqualKeepsInAnyBoxes) {
     }
 }
 
+/// A user's: keys of the query's row and column.
+struct Cross {
+    std::vector<uint32_t> shape;
+    bool keeps(uint32_t q, uint32_t k) const {
+        const uint32_t columns = shape.back();
+        return q / columns == k / columns || q % columns == k % columns;
+    }
+    Grid grid() const { return {.shape = shape}; }
+    std::string key() const { return "cross"; }
+};
+
+TEST(PlanBoxes, RulesOfUsersAreCutIntoBoxes) {
+    for (const TileShape tile : kTiles) {
+        expect_equals_keeps(Cross{{13, 18}}, tile, 234, 234, 0);
+        expect_equals_keeps(Cross{{13, 18}}, tile, 234, 234, 20);
+        expect_equals_keeps(Cross{{3, 9, 10}}, tile, 270, 270, 0);
+    }
+    const BlockList list = block_list(Cross{{64, 64}}, {64, 64}, 4096, 4096);
+    EXPECT_EQ(list.visited_share(), 15 / 64.);  // in rows of 64: all
+}
+
 TEST(PlanBoxes, CostsAreThoseOfTheLists) {
     RandomNeighborhood random{std::mt19937(6)};
     for (int round = 0; round < 30; ++round) {
