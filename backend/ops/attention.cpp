@@ -205,14 +205,15 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
 /// patterns at once than this builds some of them again.
 struct ListCache {
     static constexpr size_t kMost = 64;
-    using Key = std::tuple<std::string, Grid, TileShape, uint32_t, uint32_t, uint32_t>;
+    using Key = std::tuple<std::string, uint32_t, Grid, TileShape, uint32_t, uint32_t, uint32_t>;
     std::map<Key, DeviceList> lists;
 };
 
 DeviceList device_list(vk::Stream& stream, const Pattern& pattern, TileShape tile,
                        const Problem& p) {
     auto& lists = stream.device().cache<ListCache>().lists;
-    const ListCache::Key key{pattern.key(), pattern.grid(), tile, p.q_len, p.kv_len, p.extra_len};
+    const ListCache::Key key{pattern.key(), pattern.heads(), pattern.grid(), tile,
+                             p.q_len,       p.kv_len,        p.extra_len};
     if (const auto found = lists.find(key); found != lists.end()) return found->second;
     const Plan made = plan(pattern, tile, p.q_len, p.kv_len, p.extra_len);
     for (const BlockList& list : made.lists)

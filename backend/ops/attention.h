@@ -42,7 +42,9 @@ struct AttentionOptions {
 };
 
 /// o = softmax(logits) v over the keys that the pattern keeps; fp32 softmax and sums. A query
-/// without any key gives 0, lse −∞; what a query does not see cannot reach it, not even as NaN.
+/// without any key gives 0, lse −∞; what a query does not see cannot reach it, not even as NaN. A
+/// value that is not finite and is seen makes o not finite: its column, or the whole row and its
+/// LSE.
 ///   q  (batch, heads, q_len, head_dim), f32 or f16; head_dim a multiple of 8 ≤ 256
 ///   k  (batch, kv_heads, kv_len, head_dim); query head h uses key head h / (heads / kv_heads)
 ///   v  (batch, kv_heads, kv_len, v_dim); v_dim a multiple of 8 ≤ 256

@@ -46,6 +46,16 @@ vk::Support matrix_support(const vk::Support& device_has, const vk::DeviceInfo& 
 vk::MatrixShape matrix_shape(AttentionPath path, const vk::DeviceInfo& device) {
     const vk::MatrixShape usual{16, 16, 16};
     const auto& shapes = device.fp16_matrices;
+    // FOVEA_MATRIX=MxNxK: another of the device's, for tests of khr.
+    if (const char* text = std::getenv("FOVEA_MATRIX"); text && path == AttentionPath::khr) {
+        vk::MatrixShape m;
+        require(std::sscanf(text, "%ux%ux%u", &m.m, &m.n, &m.k) == 3 &&
+                    std::find(shapes.begin(), shapes.end(), m) != shapes.end(),
+                "[attention] FOVEA_MATRIX is a shape of fp16 and fp32 sums that {} lists, such as "
+                "16x16x16, found \"{}\"",
+                device.name, text);
+        return m;
+    }
     if (shapes.empty() || std::find(shapes.begin(), shapes.end(), usual) != shapes.end())
         return usual;  // none: emulated
     if (path == AttentionPath::nv2) return {};
@@ -94,7 +104,7 @@ MatrixTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device, const A
     if (emulated) t = {2, 32, 1};
     const uint64_t rows = uint64_t{p.batch} * p.heads * p.q_len;
     if (nv2 && widest <= 64 && (emulated || rows >= 512 * 256)) t.row_tiles = 2;
-    forced_tile(t);
+    const bool forced = forced_tile(t);
     const auto rows_of = [&](const MatrixTile& x) { return x.subgroups * x.row_tiles * m.m; };
     const uint32_t least_keys = std::max(m.n, m.k);
     if (granularity.q && granularity.q < rows_of(t)) t.row_tiles = 1;
@@ -107,6 +117,12 @@ MatrixTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device, const A
         t.keys /= 2;
     while (t.subgroups > 1 && shared_bytes(path, p, m, t) > device.limits.shared_memory)
         t.subgroups /= 2;
+    const uint32_t lanes_a_row = std::max(1u, device.limits.subgroup_size / m.m);
+    require(t.keys % least_keys == 0 && t.keys % std::min(m.n, m.k) == 0 &&
+                2 * t.keys >= t.row_tiles * m.m && t.keys / 2 >= lanes_a_row &&
+                (nv2 || t.row_tiles == 1),
+            "[attention] path {} cannot take {} keys and {} row tiles with matrices of {}x{}x{}{}",
+            name_of(path), t.keys, t.row_tiles, m.m, m.n, m.k, forced ? ": see FOVEA_TILE" : "");
     require(shared_bytes(path, p, m, t) <= device.limits.shared_memory,
             "[attention] path {} needs {} bytes of shared memory at head_dim {}, {} has {}: force "
             "the scalar path",
@@ -150,6 +166,8 @@ AttentionPath parse_path(const std::string& name) {
 vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
     switch (path) {
         case AttentionPath::scalar:
+            if (dtype == DType::f16 && !device.fp16_storage)
+                return {false, "no 16-bit storage buffers: use fp32"};
             return device.scalar;
         case AttentionPath::khr:
         case AttentionPath::nv2: {

@@ -199,6 +199,9 @@ PhysicalDevice describe(VkPhysicalDevice handle, uint32_t index) {
         info.khr.why = "the driver does not offer VK_KHR_cooperative_matrix";
     else if (!info.fp16_storage)
         info.khr.why = "no 16-bit storage buffers";
+    else if (!device.sets_subgroup_size &&
+             info.limits.min_subgroup_size != info.limits.max_subgroup_size)
+        info.khr.why = "subgroups vary in size, and none can be asked for";
     else if (info.fp16_matrices.empty())
         info.khr.why = "no fp16 × fp16 → fp32 matrix shape at subgroup scope";
     else

@@ -36,8 +36,9 @@ layout(set = 0, binding = 8) readonly buffer Perturb { float perturb_data[]; };
 const uint FULL_BLOCK = 0xffffffff;
 const uint NO_TOKEN = 0xffffffff;
 const float LN2 = 0.6931471805599453;
-// Stands for −∞ in scores: finite, because −∞ − −∞ is NaN and compilers may assume there is none.
-const float MASKED = -3.402823466e38;
+// Where a running maximum starts: finite, so that a masked score, −∞, less any maximum is −∞ and its
+// weight 0, in rows that have not seen a key too.
+const float LEAST = -3.402823466e38;
 #define MINUS_INFINITY uintBitsToFloat(0xff800000)
 #define NOT_A_NUMBER uintBitsToFloat(0x7fc00000)
 

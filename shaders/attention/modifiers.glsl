@@ -16,6 +16,11 @@ layout(set = 0, binding = 12) readonly buffer QLabels { int q_label_data[]; };
 layout(set = 0, binding = 13) readonly buffer KLabels { int k_label_data[]; };
 layout(set = 0, binding = 14) readonly buffer Multipliers { float multiplier_data[]; };
 
+// −FLT_MAX, which some use as a mask, must not become −∞: a row of such keys alone is their mean.
+float to_log2(float bias) {
+    return isinf(bias) ? bias : max(LOG2E * bias, LEAST);
+}
+
 // `score` is to base 2. Tokens may be NO_TOKEN: what comes out is masked or not stored.
 float modified(float score, uint query, uint key) {
     if (query == NO_TOKEN || key == NO_TOKEN) return score;
@@ -24,14 +29,14 @@ float modified(float score, uint query, uint key) {
                                      params.k_labels +
                                  min(uint(k_label_data[key]), params.k_labels - 1)];
     if (BIAS)
-        score += LOG2E * bias_data[gl_WorkGroupID.y * params.bias_head_stride +
-                                   query * params.kv_len + key];
+        score += to_log2(bias_data[gl_WorkGroupID.y * params.bias_head_stride +
+                                   query * params.kv_len + key]);
     if (RELATIVE_BIAS) {
         const uint columns = params.grid_columns;
         const uint row = query / columns + params.grid_rows - 1 - key / columns;
         const uint column = query % columns + columns - 1 - key % columns;
-        score += LOG2E * relative_bias_data[gl_WorkGroupID.y * params.relative_head_stride +
-                                            row * (2 * columns - 1) + column];
+        score += to_log2(relative_bias_data[gl_WorkGroupID.y * params.relative_head_stride +
+                                            row * (2 * columns - 1) + column]);
     }
     if (KEY_WEIGHTS)
         score += log2(key_weights_data[gl_WorkGroupID.y * params.weights_head_stride + key]);

@@ -36,7 +36,7 @@ float row_total(float x) {
 
 void begin_softmax() {
     UNROLLED for (uint pass = 0; pass < PASSES; ++pass) {
-        row_max[pass] = MASKED;
+        row_max[pass] = LEAST;
         row_sum[pass] = 0;
     }
 }
@@ -59,7 +59,7 @@ void write_scale(uint row, float scale) {
 
 void softmax_step() {
     const bool partial = is_partial();
-    const float to_base_2 = scale();
+    const float factor = to_base_2();
     subgroupBarrier();
     UNROLLED for (uint t = 0; t < S_MATRICES; ++t)
         STORE_C(s[t], s_tile, s_at(0) + t * MAT_N, S_STRIDE);
@@ -73,7 +73,7 @@ void softmax_step() {
             UNROLLED for (uint h = 0; h < 2; ++h) {
                 float score = s_tile[s_at(row) + key + h];
                 if (MODIFIED) score = modified_at(score, row, key + h);
-                score *= to_base_2;
+                score *= factor;
                 if (partial) score = masked(score, row, key + h);
                 x[pass][p][h] = score;
                 largest = max(largest, score);
@@ -84,10 +84,8 @@ void softmax_step() {
         row_max[pass] = largest;
         row_sum[pass] *= correction;
         UNROLLED for (uint p = 0; p < PAIRS; ++p) {
-            // A row without any key so far has largest = MASKED: its weights are 0, not exp2(0).
             UNROLLED for (uint h = 0; h < 2; ++h) {
-                const float score = x[pass][p][h];
-                x[pass][p][h] = score == MASKED ? 0 : exp2(score - largest);
+                x[pass][p][h] = exp2(x[pass][p][h] - largest);
                 row_sum[pass] += x[pass][p][h];
             }
         }

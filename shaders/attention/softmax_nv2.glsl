@@ -5,10 +5,6 @@
 MatrixC row_max[ROW_TILES];
 MatrixC row_sum[ROW_TILES];
 
-// The least maximum: a masked score stays so far below it that its weight is 0 without a question,
-// in rows that have not seen a key too.
-const float LEAST_MAX = -1e30;
-
 #ifndef EMULATED
 
 float larger(const in float a, const in float b) { return max(a, b); }
@@ -42,7 +38,7 @@ float modified_element(const in uint row, const in uint column, const in float s
     }
 float larger(float a, float b) { return max(a, b); }
 float added(float a, float b) { return a + b; }
-#define ROWS_LARGEST(c) EACH_ROW(c, MASKED, larger, subgroupMax)
+#define ROWS_LARGEST(c) EACH_ROW(c, MINUS_INFINITY, larger, subgroupMax)
 #define ROWS_SUM(c) EACH_ROW(c, 0, added, subgroupAdd)
 #define TO_WEIGHTS(a, c) \
     FOR_ELEMENTS a.e[i] = unpackHalf2x16(packHalf2x16(vec2(c.e[i], 0))).x
@@ -61,7 +57,7 @@ float added(float a, float b) { return a + b; }
 void begin_softmax() {
     UNROLLED for (uint r = 0; r < ROW_TILES; ++r)
         UNROLLED for (uint i = 0; i < SIZE(row_max[r]); ++i) {
-            ELEMENT(row_max[r], i) = LEAST_MAX;
+            ELEMENT(row_max[r], i) = LEAST;
             ELEMENT(row_sum[r], i) = 0;
         }
 }
@@ -75,7 +71,7 @@ void mask_scores() {
 }
 
 void softmax_step() {
-    const float to_base_2 = scale();
+    const float factor = to_base_2();
     UNROLLED for (uint r = 0; r < ROW_TILES; ++r) {
         const uint first = r * S_MATRICES;
         MatrixC largest = s[first];
@@ -86,7 +82,7 @@ void softmax_step() {
         MatrixC correction;
         UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
             const float before = ELEMENT(row_max[r], i);
-            const float now = max(before, ELEMENT(largest, i) * to_base_2);
+            const float now = max(before, ELEMENT(largest, i) * factor);
             ELEMENT(row_max[r], i) = now;
             ELEMENT(correction, i) = exp2(before - now);
         }
@@ -94,7 +90,7 @@ void softmax_step() {
         UNROLLED for (uint t = 0; t < S_MATRICES; ++t) {
             UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
                 const float weight = exp2(
-                    fma(ELEMENT(s[first + t], i), to_base_2, -ELEMENT(row_max[r], i)));
+                    fma(ELEMENT(s[first + t], i), factor, -ELEMENT(row_max[r], i)));
                 ELEMENT(s[first + t], i) = weight;
                 ELEMENT(row_sum[r], i) += weight;
             }

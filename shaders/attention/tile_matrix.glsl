@@ -171,21 +171,37 @@ float scale() {
     return abs(params.scale);
 }
 
+// What scores are still to be multiplied by when the softmax meets them.
+float to_base_2() {
+    return MODIFIED ? 1 : scale();
+}
+
 // A score of a partial block, by its place among the rows of this subgroup and the keys.
 float masked(float score, uint row, uint key) {
     const uint bits = mask_word(gl_SubgroupID * ROW_TILES * MAT_M + row, key / 32);
-    if ((bits >> (key % 32) & 1) == 0) return MASKED;
+    if ((bits >> (key % 32) & 1) == 0) return MINUS_INFINITY;
     return any_not_finite_in == block.x && not_finite_in[key] == block.x ? NOT_A_NUMBER : score;
 }
 
-// modified() is to base 2, these scores are not scaled yet.
+// Scaled and to base 2, which plain scores are not yet.
 float modified_at(float score, uint row, uint key) {
+    score *= scale();
     if (is_extra_tile(block.x)) return score;
-    return modified(score * scale(), query_token(own_slot(row)),
-                    key_token(first_slot(block.x) + key, false)) / scale();
+    return modified(score, query_token(own_slot(row)),
+                    key_token(first_slot(block.x) + key, false));
+}
+
+// Weights are rounded to fp16, their sum is not: a mean of values at fp16's maximum comes out above
+// it by up to 2^-11, and would be ∞.
+vec4 settled(vec4 x) {
+    const float most = 65504;
+    return mix(x, sign(x) * most,
+               bvec4(uvec4(greaterThan(abs(x), vec4(most))) & uvec4(lessThan(abs(x), vec4(65600)))));
 }
 
 uvec4 packed(vec4 a, vec4 b) {
+    a = settled(a);
+    b = settled(b);
     return uvec4(packHalf2x16(a.xy), packHalf2x16(a.zw), packHalf2x16(b.xy), packHalf2x16(b.zw));
 }
 

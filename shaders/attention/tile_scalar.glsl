@@ -73,7 +73,7 @@ void begin(uint blocks) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         query_at[r] =
             query_token(gl_WorkGroupID.x * BR + r * LANES + gl_LocalInvocationIndex);
-        row_max[r] = MASKED;
+        row_max[r] = LEAST;
         row_sum[r] = 0;
     }
     EACH_COLUMN_PAIR(D4, begin_columns(c))
@@ -166,7 +166,7 @@ void mask_scores() {
         uint bits;
         [[unroll]] for (uint j = 0; j < BC; ++j) {
             if (j % 32 == 0) bits = mask_word(r * LANES + gl_LocalInvocationIndex, j / 32);
-            if ((bits >> (j % 32) & 1) == 0) s[r * BC + j] = MASKED;
+            if ((bits >> (j % 32) & 1) == 0) s[r * BC + j] = MINUS_INFINITY;
         }
     }
 }
@@ -179,9 +179,7 @@ void softmax_step() {
         row_max[r] = largest;
         float sum = row_sum[r] * correction[r];
         [[unroll]] for (uint j = 0; j < BC; ++j) {
-            // A row without any key so far has largest = MASKED: its weights are 0, not exp2(0).
-            const float score = s[r * BC + j];
-            const float weight = score == MASKED ? 0 : exp2(score - largest);
+            const float weight = exp2(s[r * BC + j] - largest);
             s[r * BC + j] = weight;
             sum += weight;
         }

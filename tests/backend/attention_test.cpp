@@ -130,6 +130,12 @@ const std::vector<Case>& cases() {
           .head_dim = 64,
           .extra_len = 19}},
         {"row_without_key", OddRowsBlind{45}, self(2, 45, 64)},
+        {"row_without_key_tiny_scale",
+         OddRowsBlind{45},
+         {.heads = 2, .kv_heads = 2, .q_len = 45, .kv_len = 45, .head_dim = 64, .scale = 1e-12f}},
+        {"negative_scale",
+         OddRowsBlind{45},
+         {.heads = 2, .kv_heads = 2, .q_len = 45, .kv_len = 45, .head_dim = 64, .scale = -0.2f}},
         {"window", neighborhood(square, {.window = {7, 7}}), self(2, 256, 64)},
         {"window_even", neighborhood({.shape = {15, 17}}, {.window = {6, 8}}), self(1, 255, 64)},
         {"window_wide", neighborhood({.shape = {9, 11}}, {.window = {9, 8}}), self(1, 99, 64)},
@@ -183,9 +189,16 @@ const std::vector<Case>& cases() {
 class Attention : public ::testing::TestWithParam<std::tuple<size_t, DType, AttentionPath>> {};
 
 /// What each part of the matrix kernels is needed for at least once.
-const std::set<std::string_view> kEmulated = {
-    "prime_tokens", "gqa_batch",      "head_dim_72",        "row_without_key",
-    "v_dim_wider",  "shuffled_extra", "perturbed_shuffled", "all_modifiers"};
+const std::set<std::string_view> kEmulated = {"row_without_key_tiny_scale",
+                                              "negative_scale",
+                                              "prime_tokens",
+                                              "gqa_batch",
+                                              "head_dim_72",
+                                              "row_without_key",
+                                              "v_dim_wider",
+                                              "shuffled_extra",
+                                              "perturbed_shuffled",
+                                              "all_modifiers"};
 
 /// The tables of a case, on the host and for the device.
 struct Tables {
@@ -344,11 +357,11 @@ TEST(AttentionUnseen, NothingLeaksAndNothingIsHidden) {
                                                        std::span(clean.o).subspan(i * kDim, kDim),
                                                        testing::tolerance(dtype)))
                                 << "query " << i;
-                        } else if (in_v) {
+                        } else {
                             seen_bad += !std::isfinite(row[0]);
                         }
                     }
-                    EXPECT_EQ(seen_bad, in_v ? 9u : 0u);
+                    EXPECT_EQ(seen_bad, 9u);
                 }
         }
 }
@@ -375,6 +388,57 @@ TEST(AttentionExtremes, StayFinite) {
                                                  {.lse = &lse, .path = path}));
         EXPECT_TRUE(testing::close(o, expected.o, {64, 4e-3f})) << name_of(path);  // ulp: 32
         EXPECT_TRUE(testing::close(to_host(stream, lse), expected.lse, {1e-2f, 2e-6f}));
+    }
+}
+
+/// Weights are rounded to fp16 on matrix paths: their mean of fp16's maximum must not exceed it.
+TEST(AttentionExtremes, AMeanOfTheLargestValueIsThatValue) {
+    constexpr uint32_t kTokens = 64, kDim = 64;
+    const EmulatedMatrices emulated;
+    for (const auto& [path, support] : attention_paths(device().info())) {
+        if (!support.ok) continue;
+        std::vector<float> q(kTokens * kDim, 0.0f), k(kTokens * kDim, 0.0f);
+        const std::vector<float> v(kTokens * kDim, 65504.0f);
+        // One logit of 0, all others ln(0.50026): a weight that rounds up by almost half an ulp.
+        for (uint32_t i = 0; i < kTokens; ++i) q[i * kDim] = 1;
+        for (uint32_t j = 1; j < kTokens; ++j) k[j * kDim] = -0.6926f;
+        vk::Stream stream(device());
+        const Shape shape{1, 1, kTokens, kDim};
+        const auto o = to_host(stream, attention(stream, upload(stream, q, shape, DType::f16),
+                                                 upload(stream, k, shape, DType::f16),
+                                                 upload(stream, v, shape, DType::f16), dense(),
+                                                 {.scale = 1, .path = path}));
+        EXPECT_TRUE(testing::close(o, v, {64, 0})) << name_of(path);
+    }
+}
+
+/// −FLT_MAX is a usual way to mask by a bias: a row of nothing else is a mean, not 0 and not NaN.
+TEST(AttentionExtremes, BiasOfTheLeastFloat) {
+    constexpr uint32_t kTokens = 40, kDim = 64;
+    std::vector<float> bias(kTokens * kTokens, 0.0f);
+    for (uint32_t j = 0; j < kTokens; ++j) {
+        bias[3 * kTokens + j] = std::numeric_limits<float>::lowest();
+        bias[5 * kTokens + j] = -std::numeric_limits<float>::infinity();
+        if (j > 0) bias[7 * kTokens + j] = std::numeric_limits<float>::lowest();
+    }
+    const EmulatedMatrices emulated;
+    for (const auto& [path, support] : attention_paths(device().info())) {
+        if (!support.ok) continue;
+        const auto q = testing::random_values(kTokens * kDim, 1, DType::f16),
+                   k = testing::random_values(kTokens * kDim, 2, DType::f16),
+                   v = testing::random_values(kTokens * kDim, 3, DType::f16);
+        const auto expected = reference::attention(
+            q, k, v, dense(), {.q_len = kTokens, .kv_len = kTokens, .head_dim = kDim}, {}, {},
+            {.bias = bias});
+        vk::Stream stream(device());
+        const Shape shape{1, 1, kTokens, kDim};
+        const AttentionOptions options{
+            .bias = upload(stream, bias, {1, kTokens, kTokens}, DType::f32), .path = path};
+        const auto o =
+            to_host(stream, attention(stream, upload(stream, q, shape, DType::f16),
+                                      upload(stream, k, shape, DType::f16),
+                                      upload(stream, v, shape, DType::f16), dense(), options));
+        EXPECT_TRUE(testing::close(o, expected.o, testing::tolerance(DType::f16))) << name_of(path);
     }
 }
 
@@ -450,6 +514,47 @@ TEST(AttentionPath, ForcedIneligiblePathIsAnErrorWithItsReason) {
     setenv("FOVEA_PATH", "fastest", 1);
     EXPECT_THAT(refusal(q, q, q, dense(), stream), ::testing::HasSubstr("\"fastest\""));
     unsetenv("FOVEA_PATH");
+}
+
+/// One head of a pattern may have the same key as the pattern of one head: their lists differ.
+struct OneHead {
+    bool is_head = false;
+    bool keeps(uint32_t q, uint32_t k) const { return q / 4 == k / 4; }
+    uint32_t heads() const { return is_head ? 0 : 1; }
+    OneHead head(uint32_t) const { return {true}; }
+    Grid grid() const { return {.shape = {37}}; }
+    std::string key() const { return "one_head"; }
+};
+
+TEST(AttentionList, APatternOfOneHeadAndThatHeadForMany) {
+    vk::Stream stream(device());
+    const auto values = testing::random_values(4 * 37 * 8, 1);
+    const Tensor one = upload(stream, std::span(values).first(37 * 8), {1, 1, 37, 8}, DType::f32),
+                 four = upload(stream, values, {1, 4, 37, 8}, DType::f32);
+    attention(stream, one, one, one, OneHead{});
+    EXPECT_TRUE(testing::close(
+        to_host(stream, attention(stream, four, four, four, OneHead{true})),
+        reference::attention(values, values, values, OneHead{true},
+                             {.heads = 4, .kv_heads = 4, .q_len = 37, .kv_len = 37, .head_dim = 8})
+            .o,
+        testing::tolerance(DType::f32)));
+}
+
+TEST(AttentionPath, TilesThatKernelsCannotTakeAreRefused) {
+    const EmulatedMatrices emulated;
+    vk::Stream stream(device());
+    const Tensor x = zeros(stream, {1, 1, 64, 64}, DType::f16);
+    for (const auto& [tile, path] : {std::pair{"1x16x4", AttentionPath::nv2},
+                                     {"2x24x1", AttentionPath::nv2},
+                                     {"2x8x1", AttentionPath::khr},
+                                     {"2x32x2", AttentionPath::khr},
+                                     {"2x32", AttentionPath::nv2}}) {
+        setenv("FOVEA_TILE", tile, 1);
+        EXPECT_THAT(refusal(x, x, x, dense(), stream, {.path = path}),
+                    ::testing::HasSubstr("FOVEA_TILE"))
+            << tile;
+        unsetenv("FOVEA_TILE");
+    }
 }
 
 TEST(AttentionList, OnePatternManyGridsAndStreams) {
