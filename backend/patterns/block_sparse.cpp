@@ -3,13 +3,10 @@
 #include <fmt/ranges.h>
 
 #include "backend/error.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 namespace {
-
-uint32_t div_up(uint32_t a, uint32_t b) {
-    return a / b + (a % b != 0);
-}
 
 void check_sizes(uint32_t heads, uint32_t q_blocks, uint32_t k_blocks, TileShape block) {
     require(heads >= 1 && q_blocks >= 1 && k_blocks >= 1 && block.q >= 1 && block.k >= 1,

@@ -8,15 +8,12 @@
 
 #include "backend/error.h"
 #include "backend/patterns/list_maker.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 namespace {
 
 using Extents = std::array<uint32_t, 3>;
-
-uint32_t div_up(uint32_t a, uint32_t b) {
-    return a / b + (a % b != 0);
-}
 
 /// Of one axis: which key extents the queries of an extent see, and what of them.
 struct AxisTable {
@@ -115,14 +112,6 @@ struct AxisTable {
         return mask;
     }
 };
-
-void set_bits(std::span<uint32_t> words, TokenRange range) {
-    for (uint32_t w = range.begin / 32; w * 32 < range.end; ++w) {
-        const uint32_t low = std::max(range.begin, w * 32) - w * 32;
-        const uint32_t high = std::min(range.end - w * 32, 32u);
-        words[w] |= (high == 32 ? ~0u : (1u << high) - 1) & (~0u << low);
-    }
-}
 
 /// The bits of a block: query (z, y, x) sees key (z', y', x') where each axis' mask says so.
 void add_mask(BlockList& list, const Boxes& boxes,

@@ -9,13 +9,10 @@
 
 #include "backend/error.h"
 #include "backend/patterns/planner.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 namespace {
-
-uint32_t div_up(uint32_t a, uint32_t b) {
-    return a / b + (a % b != 0);
-}
 
 double square(double x) {
     return x * x;
@@ -27,18 +24,37 @@ struct Distance {
     auto operator<=>(const Distance&) const = default;
 };
 
-std::map<Distance, uint64_t> distances(uint32_t length, uint32_t q_extent, uint32_t k_extent) {
+/// How often each distance below `reach` occurs. Whole boxes repeat after a common multiple of both
+/// extents: one period is looked at, and only ragged boxes at the end are taken one by one.
+std::map<Distance, uint64_t> distances(uint32_t length, uint32_t q_extent, uint32_t k_extent,
+                                       double reach) {
     std::map<Distance, uint64_t> count;
-    for (uint32_t q = 0; q < length; q += q_extent)
-        for (uint32_t k = 0; k < length; k += k_extent) {
-            const bool ragged = k + k_extent > length;
-            const uint32_t q_last = std::min(q + q_extent, length) - 1;
-            const uint32_t k_last = std::min(k + k_extent, length) - 1;
-            const uint32_t least = k > q_last ? k - q_last : q > k_last ? q - k_last : 0;
-            const uint32_t most =
-                std::max(k_last - std::min(k_last, q), q_last - std::min(q_last, k));
-            ++count[{least, ragged ? 1u << 30 : most}];
+    const auto add = [&](int64_t q, int64_t k, int64_t q_side, int64_t k_side, bool ragged,
+                         int64_t times) {
+        const int64_t q_last = q + q_side - 1, k_last = k + k_side - 1;
+        const int64_t least = std::max({k - q_last, q - k_last, int64_t{0}});
+        if (times <= 0 || static_cast<double>(least) >= reach) return;
+        const int64_t most = std::max(k_last - q, q_last - k);
+        count[{static_cast<uint32_t>(least), ragged ? 1u << 30 : static_cast<uint32_t>(most)}] +=
+            static_cast<uint64_t>(times);
+    };
+    const int64_t n = length, qe = q_extent, ke = k_extent, period = std::lcm(qe, ke);
+    const auto far = static_cast<int64_t>(std::ceil(std::min(reach, double{1} * length)));
+    const int64_t q_whole = n / qe * qe, k_whole = n / ke * ke;  // tokens in whole boxes
+    const auto floor_to = [](int64_t x, int64_t step) { return x - ((x % step) + step) % step; };
+    for (int64_t q = 0; q < std::min(period, q_whole); q += qe) {
+        const int64_t last = (q_whole - qe - q) / period;  // query boxes q + i · period, i ≤ last
+        for (int64_t k = floor_to(q - far - ke, ke); k < q + qe + far; k += ke) {
+            const int64_t from = k < 0 ? (-k + period - 1) / period : 0;
+            const int64_t room = k_whole - ke - k;
+            add(q, k, qe, ke, false, room < 0 ? 0 : std::min(last, room / period) - from + 1);
         }
+    }
+    if (q_whole < n)
+        for (int64_t k = 0; k < k_whole; k += ke) add(q_whole, k, n - q_whole, ke, false, 1);
+    if (k_whole < n)
+        for (int64_t q = 0; q < n; q += qe)
+            add(q, k_whole, std::min(qe, n - q), n - k_whole, true, 1);
     return count;
 }
 
@@ -115,8 +131,9 @@ struct Disc::Slots {
 };
 
 Disc::Disc(Grid grid, double radius, uint32_t text_tokens) : text_(text_tokens), radius_(radius) {
-    require(grid.shape.size() == 2 && grid.tokens() >= 1,
-            "[disc] a grid {{rows, columns}} expected, found {}", fmt::join(grid.shape, "x"));
+    require(grid.shape.size() == 2, "[disc] a grid {{rows, columns}} expected, found {}",
+            fmt::join(grid.shape, "x"));
+    checked_tokens("disc", grid.shape, text_tokens);
     require(radius > 0 && std::isfinite(radius), "[disc] radius must be above 0, found {}", radius);
     rows_ = grid.shape[0];
     columns_ = grid.shape[1];
@@ -137,7 +154,8 @@ std::vector<BoxCost> Disc::box_costs(TileShape tile) const {
     const auto k_shapes = box_shapes(tile.k, 2);
     for (const auto& q : box_shapes(tile.q, 2))
         for (const auto& k : k_shapes) {
-            const auto y = distances(rows_, q[1], k[1]), x = distances(columns_, q[2], k[2]);
+            const auto y = distances(rows_, q[1], k[1], radius_);
+            const auto x = distances(columns_, q[2], k[2], radius_);
             BoxCost cost{.boxes = {q, k}};
             const uint64_t text_queries = div_up(text_, tile.q), text_keys = div_up(text_, tile.k);
             cost.query_tiles =

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
-#include "backend/error.h"
 #include "backend/patterns/pattern.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 
@@ -22,9 +23,8 @@ class Identity {
     explicit Identity(const IdentityOptions& options)
         : begin_(options.text_before),
           end_(begin_ + options.tokens),
-          all_(end_ + options.text_after) {
-        require(options.tokens >= 1, "[identity] at least one image token expected, found 0");
-    }
+          all_(checked_tokens("identity", std::array{options.tokens},
+                              uint64_t{options.text_before} + options.text_after)) {}
 
     bool keeps(uint32_t q, uint32_t k) const { return q == k || !is_image(q) || !is_image(k); }
     Grid grid() const { return {.shape = {all_}}; }

@@ -18,6 +18,14 @@ uint64_t hash_of(std::span<const uint32_t> words) {
 
 }  // namespace
 
+void set_bits(std::span<uint32_t> words, TokenRange range) {
+    for (uint32_t w = range.begin / 32; w * 32 < range.end; ++w) {
+        const uint32_t low = std::max(range.begin, w * 32) - w * 32;
+        const uint32_t high = std::min(range.end - w * 32, 32u);
+        words[w] |= (high == 32 ? ~0u : (1u << high) - 1) & (~0u << low);
+    }
+}
+
 ListMaker::ListMaker(BlockList& list)
     : list_(list), mask_size_(size_t{list.tile.q} * list.mask_words()) {
     for (size_t at = 0; at < list.masks.size(); at += mask_size_)

@@ -4,8 +4,12 @@
 #include <unordered_map>
 
 #include "backend/patterns/block_list.h"
+#include "backend/patterns/pattern.h"
 
 namespace fovea {
+
+/// Sets the bits of a range of a mask's row.
+void set_bits(std::span<uint32_t> words, TokenRange range);
 
 /// Appends rows to a block list; equal masks and equal rows are stored once.
 class ListMaker {

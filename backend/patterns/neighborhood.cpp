@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "backend/error.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 
@@ -39,6 +40,8 @@ Neighborhood::Neighborhood(Grid grid, const NeighborhoodOptions& options) : grid
                 "[neighborhood] stride must be 1 to the window {}, found {} on axis {}",
                 axis.window, axis.stride, i);
     }
+
+    checked_tokens("neighborhood", grid_.shape);
 
     const auto values = [&](uint32_t NeighborhoodAxis::*member) {
         std::vector<uint32_t> list;

@@ -13,20 +13,10 @@
 #include "backend/patterns/boxes.h"
 #include "backend/patterns/list_maker.h"
 #include "backend/patterns/parallel.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 namespace {
-
-uint32_t div_up(uint32_t a, uint32_t b) {
-    return a / b + (a % b != 0);
-}
-
-void set_bits(std::span<uint32_t> words, uint32_t begin, uint32_t end) {
-    for (uint32_t w = begin / 32; w * 32 < end; ++w) {
-        const uint32_t low = std::max(begin, w * 32) - w * 32, high = std::min(end - w * 32, 32u);
-        words[w] |= (high == 32 ? ~0u : (1u << high) - 1) & (~0u << low);
-    }
-}
 
 uint64_t bits_of(std::span<const uint32_t> words) {
     uint64_t count = 0;
@@ -131,7 +121,7 @@ class Builder {
     void add_row(uint32_t q, uint32_t key_tile, TokenRange keys, Cover cover,
                  std::span<uint32_t> row, bool has_last) {
         if (cover == Cover::full) {
-            set_bits(row, 0, keys.end - keys.begin);
+            set_bits(row, {0, keys.end - keys.begin});
         } else if (granule_.q == 0) {
             const uint32_t side = list_.tile.k;
             pattern_.add_bits(q, std::span(slots_.k).subspan(size_t{key_tile} * side, side), row);
@@ -141,7 +131,7 @@ class Builder {
         } else {
             for (uint32_t at = keys.begin, end; at < keys.end; at = end) {
                 end = std::min(keys.end, at - at % granule_.k + granule_.k);
-                if (pattern_.keeps(q, at)) set_bits(row, at - keys.begin, end - keys.begin);
+                if (pattern_.keeps(q, at)) set_bits(row, {at - keys.begin, end - keys.begin});
             }
         }
     }
@@ -209,7 +199,7 @@ BlockList with_extra(BlockList list, uint32_t extra_len) {
     const uint32_t first = list.key_tiles(), tail = extra_len % list.tile.k;
     std::vector<uint32_t> mask(size_t{list.tile.q} * list.mask_words());
     for (uint32_t q = 0; q < list.tile.q; ++q)
-        set_bits(std::span(mask).subspan(size_t{q} * list.mask_words()), 0, tail);
+        set_bits(std::span(mask).subspan(size_t{q} * list.mask_words()), {0, tail});
     const uint32_t last_mask = tail > 0 ? ListMaker(list).mask(mask) : BlockList::kFull;
     std::vector<BlockList::Block> blocks;
     std::map<std::pair<uint32_t, uint32_t>, BlockList::Row> moved;  // rows may share their blocks

@@ -1,15 +1,19 @@
 #include "backend/patterns/radial.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <map>
 #include <tuple>
 
 #include "backend/error.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 namespace {
+
+constexpr uint32_t kMostBlocks = 1 << 14;
 
 /// Of one frame pair: in-frame indices r and c are kept where |r − c| ≤ width; −1 keeps none.
 double band_width(const RadialOptions& o, uint32_t i, uint32_t j) {
@@ -37,7 +41,7 @@ bool keeps_block(TokenRange rows, TokenRange cols, uint32_t block, uint32_t widt
 }
 
 BlockMask make_mask(const RadialOptions& o) {
-    const uint32_t s = o.tokens_per_frame, b = o.block, blocks = (o.tokens + b - 1) / b;
+    const uint32_t s = o.tokens_per_frame, b = o.block, blocks = div_up(o.tokens, b);
     BlockMask mask{.block = {b, b}, .rows = blocks, .cols = blocks};
     mask.visible.resize(size_t{blocks} * blocks);
     const uint32_t behind_video = o.frames * s / b;
@@ -46,7 +50,7 @@ BlockMask make_mask(const RadialOptions& o) {
             mask.visible.begin() + int64_t{r} * blocks + (r < behind_video ? behind_video : 0),
             blocks - (r < behind_video ? behind_video : 0), 1);
 
-    const uint32_t span = (s + b - 1) / b;                  // blocks that a frame is counted for
+    const uint32_t span = div_up(s, b);                     // blocks that a frame is counted for
     const auto inside = [&](uint32_t offset, uint32_t n) {  // tokens of a frame in its nth block
         const auto cut = [&](uint32_t at) { return std::min(at - std::min(at, offset), s); };
         return TokenRange{cut(n * b), cut(n * b + b)};
@@ -81,16 +85,29 @@ Radial::Radial(const RadialOptions& options) {
     require(o.frames >= 1 && o.tokens_per_frame >= 1 && o.block >= 1,
             "[radial] frames, tokens_per_frame and block must be at least 1, found {}, {} and {}",
             o.frames, o.tokens_per_frame, o.block);
-    const uint64_t video = uint64_t{o.frames} * o.tokens_per_frame;
-    if (o.tokens == 0) o.tokens = static_cast<uint32_t>(video);
-    require(
-        o.tokens >= video && video < (1u << 31),
-        "[radial] tokens must be at least frames × tokens_per_frame = {} (below 2^31), found {}",
-        video, o.tokens);
+    const uint32_t video = checked_tokens("radial", std::array{o.frames, o.tokens_per_frame});
+    if (o.tokens == 0) o.tokens = video;
+    require(o.tokens >= video && o.tokens <= kMostTokens,
+            "[radial] tokens must be frames × tokens_per_frame = {} to {}, found {}", video,
+            kMostTokens, o.tokens);
+    // The mask is a byte a pair of blocks, and made by pairs of frames.
+    require(o.block <= kMostTokens && div_up(o.tokens, o.block) <= kMostBlocks &&
+                o.frames <= kMostBlocks,
+            "[radial] at most {} frames, blocks of at most {} tokens and at most {} of them "
+            "expected, found {} frames and {} tokens in blocks of {}",
+            kMostBlocks, kMostTokens, kMostBlocks, o.frames, o.tokens, o.block);
     require(o.decay > 0 && std::isfinite(o.decay), "[radial] decay must be above 0, found {}",
             o.decay);
     tokens_ = o.tokens;
     mask_ = std::make_shared<BlockMask>(make_mask(o));
+    for (uint32_t row = 0; row < mask_->rows; ++row) {
+        const auto begin = mask_->visible.begin() + int64_t{row} * mask_->cols;
+        require(std::find(begin, begin + mask_->cols, 1) != begin + mask_->cols,
+                "[radial] queries {} to {} would see no key: {} tokens a frame are too few for "
+                "blocks of {}; take smaller blocks or fewer frames",
+                row * o.block, std::min((row + 1) * o.block, o.tokens) - 1, o.tokens_per_frame,
+                o.block);
+    }
     key_ = fmt::format("radial:{}x{}:tokens={}:block={}:decay={}:sink={}", o.frames,
                        o.tokens_per_frame, o.tokens, o.block, o.decay, int{o.sink_first_frame});
 }

@@ -12,6 +12,7 @@
 #include "backend/patterns/disc.h"
 #include "backend/patterns/identity.h"
 #include "backend/patterns/radial.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 namespace {
@@ -137,17 +138,18 @@ Pattern parse_window(const Parts& parts, const Grid& grid, std::string_view spec
 Pattern parse_radial(const Parts& parts, const Grid& grid, std::string_view spec) {
     require_axes(grid, 1, 3, spec);
     Options options(parts, 1, grid, spec);
-    const auto video = static_cast<uint32_t>(grid.tokens());
+    const uint32_t video = checked_tokens("radial", grid.shape);
     const auto frames = options.number("frames", grid.shape.size() == 3 ? grid.shape[0] : 1u);
     require(frames >= 1 && video % frames == 0,
             "[pattern] \"{}\": frames={} found, the grid's {} tokens are no whole frames", spec,
             frames, video);
-    const RadialOptions o{.frames = frames,
-                          .tokens_per_frame = video / frames,
-                          .tokens = video + options.number("text", 0u),
-                          .block = options.number("block", 128u),
-                          .decay = options.number("decay", 1.0),
-                          .sink_first_frame = options.number("sink", 0u) != 0};
+    const RadialOptions o{
+        .frames = frames,
+        .tokens_per_frame = video / frames,
+        .tokens = checked_tokens("radial", grid.shape, options.number("text", 0u)),
+        .block = options.number("block", 128u),
+        .decay = options.number("decay", 1.0),
+        .sink_first_frame = options.number("sink", 0u) != 0};
     options.done();
     return radial(o);
 }
@@ -164,7 +166,7 @@ Pattern parse_disc(const Parts& parts, const Grid& grid, std::string_view spec) 
 Pattern parse_identity(const Parts& parts, const Grid& grid, std::string_view spec) {
     require_axes(grid, 1, 3, spec);
     Options options(parts, 1, grid, spec);
-    const IdentityOptions o{.tokens = static_cast<uint32_t>(grid.tokens()),
+    const IdentityOptions o{.tokens = checked_tokens("identity", grid.shape),
                             .text_before = options.number("before", 0u),
                             .text_after = options.number("text", 0u)};
     options.done();

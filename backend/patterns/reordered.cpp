@@ -9,6 +9,7 @@
 #include "backend/error.h"
 #include "backend/patterns/block_sparse.h"
 #include "backend/patterns/planner.h"
+#include "backend/patterns/sizes.h"
 
 namespace fovea {
 namespace {
@@ -55,17 +56,17 @@ std::vector<uint32_t> reordered_tokens(const Grid& grid, AxisOrder order, uint32
 }
 
 Reordered::Reordered(const ReorderedOptions& o) {
-    require(o.grid.shape.size() == 3 && o.grid.tokens() >= 1,
+    require(o.grid.shape.size() == 3,
             "[reordered] a grid {{frames, rows, columns}} expected, found {}",
             fmt::join(o.grid.shape, "x"));
     require(!o.orders.empty(), "[reordered] one order a head expected, found none");
     require(o.block_q >= 1 && o.block_k >= 1,
             "[reordered] block_q and block_k must be at least 1, found {} and {}", o.block_q,
             o.block_k);
-    const auto n = static_cast<uint32_t>(o.grid.tokens() + o.text_tokens);
+    const uint32_t n = checked_tokens("reordered", o.grid.shape, o.text_tokens);
     grid_ = o.text_tokens == 0 ? o.grid : Grid{.shape = {n}};
     const TileShape block{o.block_q, o.block_k};
-    const uint32_t rows = (n + block.q - 1) / block.q, cols = (n + block.k - 1) / block.k;
+    const uint32_t rows = div_up(n, block.q), cols = div_up(n, block.k);
     const size_t size = size_t{rows} * cols, heads = o.orders.size();
     require(o.mask.size() == size || o.mask.size() == heads * size,
             "[reordered] a mask of (heads or 1, q_blocks, k_blocks) = ({} or 1, {}, {}) needs {} "

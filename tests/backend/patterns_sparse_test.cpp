@@ -367,7 +367,7 @@ TEST(Identity, ImageTokensSeeThemselvesAndText) {
             const bool text = q < 2 || q >= 7 || k < 2 || k >= 7;
             EXPECT_EQ(pattern.keeps(q, k), text || q == k) << q << " " << k;
         }
-    refuses([] { identity({.text_after = 3}); }, "image token");
+    refuses([] { identity({.text_after = 3}); }, "1 to 16777216 tokens");
 }
 
 }  // namespace

@@ -78,6 +78,35 @@ TEST(Registry, ParsesRadialDiscAndIdentity) {
     EXPECT_THROW(parse_pattern("neighborhood:3", {}), Error);
 }
 
+TEST(Registry, TokenCountsDoNotWrap) {
+    const Grid video{.shape = {8, 8, 8}};
+    const auto refuses = [](const char* spec, const Grid& grid, const char* why) {
+        EXPECT_THAT([&] { parse_pattern(spec, grid); },
+                    ::testing::ThrowsMessage<Error>(::testing::HasSubstr(why)))
+            << spec;
+    };
+    refuses("radial:block=4294967295", video, "blocks of at most 16777216 tokens");
+    refuses("radial:text=4294966784", video, "1 to 16777216 tokens");
+    refuses("radial:text=4000000000", video, "1 to 16777216 tokens");
+    refuses("radial:text=16000000:block=1", video, "at most 16384 of them");
+    refuses("identity:text=4294967295", video, "1 to 16777216 tokens");
+    refuses("identity:text=4294967295:before=4294967295", video, "1 to 16777216 tokens");
+    refuses("disc:3:text=4294967290", kGrid, "1 to 16777216 tokens");
+    refuses("disc:3", {.shape = {65536, 65537}}, "1 to 16777216 tokens");
+    refuses("neighborhood:1", {.shape = {1u << 31, 1u << 31, 4}}, "1 to 16777216 tokens");
+    refuses("radial", {.shape = {1u << 31, 1u << 31, 4}}, "1 to 16777216 tokens");
+    EXPECT_EQ(parse_pattern("identity:text=16776704", video).grid().tokens(), 1u << 24);
+}
+
+TEST(Registry, RadialThatKeepsNothingIsAnError) {
+    EXPECT_THAT(
+        [] {
+            parse_pattern("radial:frames=16", {.shape = {16, 16}});
+        },
+        ::testing::ThrowsMessage<Error>(::testing::HasSubstr("would see no key")));
+    EXPECT_NO_THROW(parse_pattern("radial:frames=16:block=4", {.shape = {16, 16}}));
+}
+
 TEST(Registry, HelpNamesEveryPattern) {
     EXPECT_EQ(pattern_help().size(), 7u);
 }
