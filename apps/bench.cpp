@@ -43,6 +43,16 @@ void merge(const Options& o) {
     save(o, merged, merged);
 }
 
+/// Throws Error unless one of the shapes can have the pattern; others are skipped later.
+void require_fit(const std::string& spec, const std::vector<bench::AttentionShape>& shapes) {
+    for (size_t i = 0; i < shapes.size(); ++i) try {
+            bench::bench_pattern(spec, shapes[i]);
+            return;
+        } catch (const Error&) {
+            if (i + 1 == shapes.size()) throw;
+        }
+}
+
 void measure(const Options& o) {
     require(!o.what.empty(),
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
@@ -57,8 +67,7 @@ void measure(const Options& o) {
     const auto attention = bench::attention_shapes(o.shapes, cpu);
     const auto gemm = bench::gemm_shapes(o.shapes, cpu);
     const auto conv = bench::conv_shapes(o.shapes, cpu);
-    for (const auto& shape : attention)
-        for (const std::string& spec : o.patterns) bench::bench_pattern(spec, shape);
+    for (const std::string& spec : o.patterns) require_fit(spec, attention);
     for (const std::string& path : o.paths)
         if (path != "all") parse_path(path);
 
@@ -136,7 +145,8 @@ void add_bench(CLI::App& app) {
         "peak and memory are shares of what this device reached in the same run.\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
-        "  perturbed: every head's output is its values (perturbed attention with u = 1)\n\n"
+        "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"
+        "  perturbed[:SHARE]: that share of the heads perturbed with u = 1, which copies values\n\n"
         "Examples:\n"
         "  fovea bench attention gemm\n"
         "  fovea bench attention --shapes flux,targets --paths all --json own.json\n"

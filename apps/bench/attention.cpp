@@ -29,7 +29,7 @@ struct Case {
     std::string spec;
     Pattern pattern;
     AttentionPath path;
-    Tensor perturb = {};
+    std::vector<float> perturb;  ///< u a head, or empty
 
     Shape tensor_shape() const {
         return {shape.batch, shape.heads, shape.tokens(), shape.head_dim};
@@ -75,13 +75,10 @@ double error_of(vk::Stream& stream, const Case& c, const Inputs& in, const Tenso
                 return to_host(stream, of_head(x).slice(query, 1));
             };
             const auto found = row(o);
-            std::vector<double> wanted;
-            if (c.perturb)  // u = 1: a copy of v
-                wanted.assign(v.begin() + static_cast<int64_t>(query) * d,
-                              v.begin() + static_cast<int64_t>(query + 1) * d);
-            else
-                wanted = expected_row(pattern, query, row(in.q), k, v);
-            for (size_t i = 0; i < d; ++i) difference.add(found[i], wanted[i]);
+            const double u = c.perturb.empty() ? 0 : c.perturb[head];
+            const auto wanted = expected_row(pattern, query, row(in.q), k, v);
+            for (size_t i = 0; i < d; ++i)
+                difference.add(found[i], (1 - u) * wanted[i] + u * v[size_t{query} * d + i]);
         }
     }
     return difference.relative();
@@ -100,12 +97,16 @@ void fill_density(const Run& run, const Case& c, Row& row) {
                                    .dtype = run.dtype,
                                    .flags = 0};
     row.tile = attention_tile(c.path, run.device.info(), problem, c.pattern.granularity());
-    if (c.perturb) {
-        row.blocks = row.pairs = 0;
-    } else {
-        const BlockList list = block_list(c.pattern, row.tile, tokens, tokens);
-        row.blocks = list.visited_share();
-        row.pairs = list.kept_share();
+    // A perturbed head computes no scores.
+    const double scored =
+        1 - std::count(c.perturb.begin(), c.perturb.end(), 1.0f) / double(c.shape.heads);
+    const Plan lists = plan(c.pattern, row.tile, tokens, tokens);
+    row.blocks = row.pairs = 0;
+    const size_t heads = std::max<size_t>(1, lists.list_of_head.size());
+    for (size_t h = 0; h < heads; ++h) {
+        const BlockList& list = lists.lists[lists.list_of_head.empty() ? 0 : lists.list_of_head[h]];
+        row.blocks += scored * list.visited_share() / static_cast<double>(heads);
+        row.pairs += scored * list.kept_share() / static_cast<double>(heads);
     }
     row.flops =
         row.blocks * 4.0 * c.shape.batch * c.shape.heads * tokens * tokens * c.shape.head_dim;
@@ -118,7 +119,7 @@ Row measure(Run& run, const Case& c) {
     Row row{.op = "attention",
             .set = c.shape.set,
             .pattern = c.spec,
-            .shape = c.shape.text(),
+            .shape = c.shape.name(),
             .dtype = name_of(run.dtype),
             .path = name_of(c.path),
             .grid = c.shape.grid};
@@ -132,7 +133,9 @@ Row measure(Run& run, const Case& c) {
         };
         inputs.push_back({random(0), random(1), random(2)});
     }
-    const AttentionOptions options{.perturb = c.perturb, .path = c.path};
+    AttentionOptions options{.path = c.path};
+    if (!c.perturb.empty())
+        options.perturb = upload(stream, c.perturb, {int64_t{c.shape.heads}}, DType::f32);
     poison(stream, c.tensor_shape(), run.dtype);
     {
         const auto begin = Clock::now();
@@ -155,8 +158,8 @@ Row measure(Run& run, const Case& c) {
 /// highest bit; rows run on. Peers read the mask here rather than make it after another rule.
 void keep_mask(Run& run, const Case& c) {
     const TileShape block = c.pattern.granularity();
-    const std::string key = fmt::format("{} {}", c.spec, c.shape.text());
-    if (block.q == 0 || c.perturb || run.masks.contains(key)) return;
+    const std::string key = fmt::format("{} {}", c.spec, c.shape.name());
+    if (block.q == 0 || c.pattern.heads() > 0 || run.masks.contains(key)) return;
     const uint32_t tokens = c.shape.tokens();
     const uint32_t rows = (tokens + block.q - 1) / block.q, cols = (tokens + block.k - 1) / block.k;
     std::string digits;
@@ -201,14 +204,10 @@ double dense_ms(const Run& run, const std::string& shape, AttentionPath path) {
 void measure_and_add(Run& run, const AttentionShape& shape, const std::string& spec,
                      AttentionPath path) {
     if (interrupted()) throw Cancelled();
-    const std::string name = fmt::format("{} {} {}", spec, shape.text(), name_of(path));
+    const std::string name = fmt::format("{} {} {}", spec, shape.name(), name_of(path));
     try {
-        Case c{shape, spec, bench_pattern(spec, shape), path};
-        vk::Stream stream(run.device);
-        if (is_perturbed(spec))
-            c.perturb = upload(stream, std::vector<float>(shape.heads, 1.0f),
-                               {int64_t{shape.heads}}, DType::f32);
-        stream.wait();
+        const Case c{shape, spec, bench_pattern(spec, shape), path,
+                     bench_perturb(spec, shape.heads)};
         keep_mask(run, c);
         Row row = measure(run, c);
         if (spec != "dense") row.dense_ms = dense_ms(run, row.shape, path);
@@ -225,12 +224,21 @@ void bench_attention(Run& run, const std::vector<AttentionShape>& shapes,
                      const std::vector<std::string>& patterns) {
     for (const AttentionPath path : paths_of(run)) {
         for (const AttentionShape& shape : shapes) {
-            const auto& wanted = patterns.empty() ? shape.patterns : patterns;
-            const auto known = [&] { return dense_ms(run, shape.text(), path) > 0; };
-            // Every sparse time stands beside the dense one.
-            if (!known()) measure_and_add(run, shape, "dense", path);
-            for (const std::string& spec : wanted)
-                if (spec != "dense") measure_and_add(run, shape, spec, path);
+            for (const std::string& spec : patterns.empty() ? shape.patterns : patterns) {
+                AttentionShape whole = shape;
+                try {
+                    const Pattern pattern = bench_pattern(spec, shape);
+                    if (const Grid& grid = pattern.grid(); !grid.shape.empty())
+                        whole.text = static_cast<uint32_t>(grid.tokens()) - shape.tokens();
+                } catch (const Error& error) {
+                    run.skip(fmt::format("{} {}", spec, shape.name()), error.what());
+                    continue;
+                }
+                // Every sparse time stands beside the dense one.
+                if (dense_ms(run, whole.name(), path) == 0)
+                    measure_and_add(run, whole, "dense", path);
+                if (spec != "dense") measure_and_add(run, whole, spec, path);
+            }
         }
     }
 }

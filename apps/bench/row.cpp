@@ -33,6 +33,8 @@ void Run::add(Row row) {
                    100 * row.bandwidth_share(peaks), row.error, row.first_seconds);
     else
         fmt::print("     WRONG: relative L2 error {:.2e}", row.error);
+    if (row.ok && row.core_ms > 0)
+        fmt::print(", {:.1f} GFLOP/s a core", row.flops / row.core_ms / 1e6);
     if (row.ok && row.dense_ms > 0)
         fmt::print(", {:.2f} times as fast as dense", row.dense_ms / row.ms);
     fmt::print("\n");
@@ -65,6 +67,7 @@ Json to_json(const Run& run) {
         if (row.ok) {
             entry["ms"] = row.ms;
             entry["spread_ms"] = row.spread_ms;
+            if (row.core_ms > 0) entry["core_tflops"] = row.flops / row.core_ms / 1e9;
             entry["runs"] = row.runs;
             entry["input_sets"] = row.input_sets;
             entry["tflops"] = row.tflops();

@@ -24,6 +24,7 @@ struct Row {
     double flops = 0;              ///< of the blocks visited, or of the product
     double bytes = 0;              ///< every input and output once
     double ms = 0, spread_ms = 0;  ///< median; interquartile range
+    double core_ms = 0;  ///< processor time a run, on CPU devices: holds on a busy machine
     int runs = 0, input_sets = 1;
     double dense_ms = 0;  ///< the same shape and path without a pattern; 0: not measured
     double first_seconds = 0;

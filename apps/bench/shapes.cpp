@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <set>
 
@@ -11,6 +12,7 @@
 #include "backend/patterns/block_sparse.h"
 #include "backend/patterns/dense.h"
 #include "backend/patterns/registry.h"
+#include "backend/patterns/reordered.h"
 
 namespace fovea::apps::bench {
 namespace {
@@ -158,9 +160,33 @@ Pattern random_blocks(const std::string& spec, uint32_t tokens) {
         .q_blocks = blocks, .k_blocks = blocks, .block_q = block, .block_k = block, .mask = mask});
 }
 
+Pattern orders_in_turn(const std::string& spec, const AttentionShape& shape) {
+    uint32_t block = 0;
+    int end = -1;
+    const int found = std::sscanf(spec.c_str(), "reordered:%u%n", &block, &end);
+    require(found == 1 && end == static_cast<int>(spec.size()) && block >= 8 && block <= 4096 &&
+                shape.grid.size() == 3,
+            "[bench] pattern {} on {} axes found, expected reordered:BLOCK as in reordered:128, on "
+            "3 axes",
+            spec, shape.grid.size());
+    const uint32_t blocks = (shape.tokens() + block - 1) / block, band = (blocks + 14) / 15;
+    std::vector<uint8_t> mask(size_t{blocks} * blocks);
+    for (uint32_t i = 0; i < blocks; ++i)
+        for (uint32_t j = 0; j < blocks; ++j)
+            mask[size_t{i} * blocks + j] =
+                std::max(i, j) - std::min(i, j) < band || (i + j) % 7 == 0;
+    std::vector<AxisOrder> orders;
+    for (uint32_t h = 0; h < shape.heads; ++h) orders.push_back(static_cast<AxisOrder>(h % 6));
+    return reordered({.grid = Grid{shape.grid},
+                      .orders = orders,
+                      .block_q = block,
+                      .block_k = block,
+                      .mask = mask});
+}
+
 }  // namespace
 
-std::string AttentionShape::text() const {
+std::string AttentionShape::name() const {
     const std::string inner = fmt::format("{}x{}x{}", heads, tokens(), head_dim);
     return batch == 1 ? inner : fmt::format("{}x{}", batch, inner);
 }
@@ -186,19 +212,24 @@ std::string shapes_help() {
     return text;
 }
 
-bool is_perturbed(const std::string& spec) {
-    return spec == "perturbed";
+std::vector<float> bench_perturb(const std::string& spec, uint32_t heads) {
+    if (spec != "perturbed" && !spec.starts_with("perturbed:")) return {};
+    double share = 1;
+    int end = static_cast<int>(spec.size());
+    if (spec != "perturbed") std::sscanf(spec.c_str(), "perturbed:%lf%n", &share, &end);
+    require(end == static_cast<int>(spec.size()) && share > 0 && share <= 1,
+            "[bench] pattern {} found, expected perturbed or perturbed:SHARE as in perturbed:0.5",
+            spec);
+    std::vector<float> u(heads, 0.0f);
+    std::fill_n(u.begin(), std::max<int64_t>(1, std::llround(share * heads)), 1.0f);
+    return u;
 }
 
 Pattern bench_pattern(const std::string& spec, const AttentionShape& shape) {
-    if (is_perturbed(spec)) return dense();
-    if (spec.starts_with("block_sparse")) return random_blocks(spec, shape.tokens());
-    const Pattern pattern = parse_pattern(spec, Grid{shape.grid});
-    const uint64_t own = pattern.grid().shape.empty() ? shape.tokens() : pattern.grid().tokens();
-    require(own == shape.tokens(),
-            "[bench] pattern {} adds {} tokens to the grid; benchmarks have none beside it", spec,
-            own - shape.tokens());
-    return pattern;
+    if (!bench_perturb(spec, shape.heads).empty()) return dense();
+    if (spec.starts_with("block_sparse:")) return random_blocks(spec, shape.tokens());
+    if (spec.starts_with("reordered:")) return orders_in_turn(spec, shape);
+    return parse_pattern(spec, Grid{shape.grid});
 }
 
 }  // namespace fovea::apps::bench

@@ -16,8 +16,10 @@ struct AttentionShape {
     uint32_t batch = 1;
     std::vector<std::string> patterns = {"dense"};  ///< run where none are asked for
 
-    uint32_t tokens() const { return static_cast<uint32_t>(Grid{grid}.tokens()); }
-    std::string text() const;  ///< "24x4608x128": heads, tokens, head_dim; a batch in front
+    uint32_t text = 0;  ///< tokens that a pattern adds behind the grid
+
+    uint32_t tokens() const { return static_cast<uint32_t>(Grid{grid}.tokens()) + text; }
+    std::string name() const;  ///< "24x4608x128": heads, tokens, head_dim; a batch in front
 };
 
 /// m × k times k × n.
@@ -43,9 +45,12 @@ std::vector<ConvShape> conv_shapes(const std::vector<std::string>& names, bool c
 std::string shapes_help();
 
 /// A pattern of the registry, or one of those that only a benchmark can say in a word:
-/// "block_sparse:BLOCK:density=D" (blocks by chance, the diagonal kept) and "perturbed" (dense, all
-/// heads with u = 1).
+/// "block_sparse:BLOCK:density=D" (blocks by chance, the diagonal kept), "reordered:BLOCK" (six
+/// orders of axes in turn, a band and some rows of blocks) and "perturbed[:SHARE]" (dense).
 Pattern bench_pattern(const std::string& spec, const AttentionShape& shape);
-bool is_perturbed(const std::string& spec);
+
+/// Of "perturbed[:SHARE]": u = 1 for the first SHARE of the heads, all where it is not said; empty
+/// for every other pattern.
+std::vector<float> bench_perturb(const std::string& spec, uint32_t heads);
 
 }  // namespace fovea::apps::bench

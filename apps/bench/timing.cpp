@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <limits>
 
 #include "apps/app.h"
@@ -38,6 +39,7 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
     };
     do sweep();
     while (elapsed() < run.seconds / 4);
+    const std::clock_t processor = std::clock();
     size_t seen = stream.profile_events().size();
     std::vector<double> times;
     do {
@@ -53,8 +55,10 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
         }
     } while ((elapsed() < run.seconds * 5 / 4 || times.size() < kLeast) && times.size() < kMost &&
              !interrupted());
+    const double used = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
     std::sort(times.begin(), times.end());
     const size_t n = times.size();
+    if (run.cpu()) row.core_ms = used * 1e3 / static_cast<double>(n);
     row.ms = std::max(times[n / 2], 1e-6);
     row.spread_ms = times[(3 * n) / 4] - times[n / 4];
     row.runs = static_cast<int>(n);

@@ -64,7 +64,7 @@ double fma_rate(vk::Device& device) {
         uint32_t rounds;
         float factor = 0.5f, addend = 0.75f;
     };
-    constexpr uint32_t kWorkgroup = 256, kChains = 16;
+    constexpr uint32_t kWorkgroup = 256, kChains = 16, kSteps = 8;
     const bool cpu = device.info().type == vk::DeviceType::cpu;
     const uint32_t groups = cpu ? 64 : 4096;
     const Tensor y = empty(device, {int64_t{groups} * kWorkgroup}, DType::f32);
@@ -82,7 +82,7 @@ double fma_rate(vk::Device& device) {
     for (const float found : to_host(stream, y.slice(0, kWorkgroup)))
         require(std::abs(found - kChains * 1.5f) < 1e-3f,
                 "[peak] the fma kernel wrote {}, expected {}", found, kChains * 1.5f);
-    return 2.0 * kChains * rounds * groups * kWorkgroup / seconds;
+    return 2.0 * kChains * kSteps * rounds * groups * kWorkgroup / seconds;
 }
 
 double matrix_rate(vk::Device& device, std::string& why) {

@@ -5,7 +5,7 @@
 #extension GL_EXT_control_flow_attributes : require
 #include "common/index.glsl"
 
-const uint CHAINS = 16;
+const uint CHAINS = 16, STEPS = 8;
 
 layout(set = 0, binding = 0) writeonly buffer Y { float y[]; };
 layout(push_constant) uniform Push {
@@ -17,7 +17,8 @@ void main() {
     float c[CHAINS];
     [[unroll]] for (uint i = 0; i < CHAINS; ++i) c[i] = float(gl_LocalInvocationID.x + i);
     for (uint round = 0; round < rounds; ++round)
-        [[unroll]] for (uint i = 0; i < CHAINS; ++i) c[i] = fma(c[i], factor, addend);
+        [[unroll]] for (uint step = 0; step < STEPS; ++step)
+            [[unroll]] for (uint i = 0; i < CHAINS; ++i) c[i] = fma(c[i], factor, addend);
     float sum = 0;
     [[unroll]] for (uint i = 0; i < CHAINS; ++i) sum += c[i];
     y[linear_invocation()] = sum;

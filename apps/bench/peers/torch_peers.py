@@ -56,15 +56,16 @@ class Neighborhood:
 
 
 class Disc:
+    """Keys nearer than a radius; text tokens behind the grid see and are seen by all."""
+
     def __init__(self, spec, grid):
-        parts = spec.split(":")
-        if len(parts) > 2:
-            raise ValueError("no mask function here for a disc with options")
-        self.columns, self.radius = grid[1], float(parts[1])
+        self.columns, self.radius = grid[1], float(spec.split(":")[1])
+        self.image = grid[0] * grid[1]
 
     def __call__(self, q, k):
         rows, columns = q // self.columns - k // self.columns, q % self.columns - k % self.columns
-        return rows * rows + columns * columns < self.radius * self.radius
+        near = rows * rows + columns * columns < self.radius * self.radius
+        return near | (q >= self.image) | (k >= self.image)
 
 
 class BlockMask:
@@ -128,7 +129,7 @@ def check_masks(document, most_tokens):
     """Number of masks whose share of kept pairs is not the engine's."""
     wrong = checked = 0
     for row in distinct(document["rows"]):
-        if row["op"] != "attention" or row["pattern"] in ("dense", "perturbed"):
+        if row["op"] != "attention" or row["pattern"].startswith(("dense", "perturbed")):
             continue
         name = f"{row['pattern']} {row['shape']}"
         tokens = attention_sizes(row)[2]
@@ -303,8 +304,8 @@ def run_peers(document, seconds, output):
             if (row["shape"], row["dtype"]) not in dense:  # what a sparse case must beat
                 dense.add((row["shape"], row["dtype"]))
                 peers.dense({**row, "pattern": "dense"})
-            if row["pattern"] == "perturbed":
-                print(f"skipped: perturbed {row['shape']}: a copy, no attention to time")
+            if row["pattern"].startswith("perturbed"):
+                print(f"skipped: {row['pattern']} {row['shape']}: PyTorch has no such attention")
             else:
                 peers.sparse(row)
         elif row["op"] == "attention":
