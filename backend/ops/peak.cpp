@@ -64,7 +64,7 @@ double fma_rate(vk::Device& device) {
         uint32_t rounds;
         float factor = 0.5f, addend = 0.75f;
     };
-    constexpr uint32_t kWorkgroup = 256, kChains = 16, kSteps = 8;
+    constexpr uint32_t kWorkgroup = 256, kChains = 8, kSteps = 16;
     const bool cpu = device.info().type == vk::DeviceType::cpu;
     const uint32_t groups = cpu ? 64 : 4096;
     const Tensor y = empty(device, {int64_t{groups} * kWorkgroup}, DType::f32);
