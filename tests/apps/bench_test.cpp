@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "tests/apps/program.h"
@@ -42,9 +44,15 @@ TEST_F(BenchCli, MeasuresAndChecksEveryOp) {
         EXPECT_EQ(row.contains("dense_ms"), row["pattern"] != "dense") << row;
         const double blocks = row["density"]["blocks"], pairs = row["density"]["pairs"];
         EXPECT_LE(pairs, blocks) << row;
-        if (row["pattern"] == "neighborhood:7x7") EXPECT_NEAR(pairs, 49.0 / 256, 1e-12);
-        if (row["pattern"] == "dense") EXPECT_EQ(pairs, 1);
-        if (row["pattern"] == "perturbed") EXPECT_EQ(blocks, 0);
+        if (row["pattern"] == "neighborhood:7x7") {
+            EXPECT_NEAR(pairs, 49.0 / 256, 1e-12);
+        }
+        if (row["pattern"] == "dense") {
+            EXPECT_EQ(pairs, 1);
+        }
+        if (row["pattern"] == "perturbed") {
+            EXPECT_EQ(blocks, 0);
+        }
     }
     EXPECT_TRUE(found["masks"].contains("block_sparse:64:density=0.3 4x256x64"));
     EXPECT_THAT(text("own.md"), HasSubstr("| neighborhood:7x7 f32 | "));
@@ -57,8 +65,9 @@ TEST_F(BenchCli, MeasuresAnyShapeAndPattern) {
                         "--patterns reordered:16,perturbed:0.5,radial:block=16:text=9 --json {}",
                         path("own.json")));
     ASSERT_EQ(result.code, 0) << result.err;
+    const json found = read("own.json");
     std::map<std::string, json> rows;
-    for (const json& row : read("own.json")["rows"])
+    for (const json& row : found["rows"])
         rows[row["pattern"].get<std::string>() + " " + row["shape"].get<std::string>()] = row;
     EXPECT_EQ(rows.size(), 5u) << result.out;  // dense with the text tokens and without
     EXPECT_TRUE(rows.contains("dense 6x128x16"));
