@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 
@@ -42,6 +43,7 @@ struct Folder {
 /// One process; the caches of the engine and of the drivers are in `folder`.
 Json start(const std::vector<std::string>& arguments, const fs::path& folder) {
     const auto begin = std::chrono::steady_clock::now();
+    std::fflush(nullptr);  // else the child prints again what waits in the buffers
     const pid_t child = fork();
     require(child >= 0, "[bench] a process cannot be started");
     const fs::path out = folder / "out.json", err = folder / "err.txt";
