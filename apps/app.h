@@ -16,6 +16,7 @@ constexpr const char* kVersion = FOVEA_VERSION;
 constexpr int kInterrupted = 130;
 
 void add_attention(CLI::App& app);
+void add_bench(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_info(CLI::App& app);
 void add_plan(CLI::App& app);

@@ -164,11 +164,18 @@ void run(const CLI::App& command, Options options) {
         model.tokenizer.encode(options.prompt, static_cast<int>(model.text.config().length)));
     if (options.dry_run) return dry_run(stream, model, options, request);
 
+    const auto seconds_since_start = [&] {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
+    double first_step = 0;
     std::vector<Image> images;
     const fs::path preview_path = fs::path(paths[0]).replace_extension(".preview.png");
     {
         Progress progress("generate");
-        request.on_step = [&](int done, int total) { progress.update(done, total); };
+        request.on_step = [&](int done, int total) {
+            if (done == 1) first_step = seconds_since_start();
+            progress.update(done, total);
+        };
         request.on_preview = [&](int, const std::vector<Image>& previews) {
             save_png(preview_path, tile_images(previews, static_cast<int>(previews.size())), {});
         };
@@ -181,8 +188,7 @@ void run(const CLI::App& command, Options options) {
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, paths[0]);
 
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_since_start();
     if (options.json) {
         auto list = Json::array();
         for (size_t i = 0; i < paths.size(); ++i) {
@@ -192,6 +198,7 @@ void run(const CLI::App& command, Options options) {
         }
         fmt::print("{}\n", Json{{"pictures", list},
                                 {"seconds", seconds},
+                                {"first_step_seconds", first_step},
                                 {"peak_device_bytes", device.peak_allocated()}}
                                .dump(2));
         return;

@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
     apps::add_score(app);
     apps::add_attention(app);
     apps::add_plan(app);
+    apps::add_bench(app);
     apps::add_info(app);
     apps::watch_signals();
     try {

@@ -1,0 +1,159 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "apps/app.h"
+#include "apps/bench/merge.h"
+#include "apps/bench/ops.h"
+#include "backend/error.h"
+#include "backend/ops/attention.h"
+#include "backend/patterns/registry.h"
+
+namespace fovea::apps {
+namespace {
+
+using Names = std::vector<std::string>;
+
+struct Options {
+    Names what, shapes, patterns, paths, merge;
+    std::string json, markdown, plot, device, precision = "auto";
+    double seconds = 0.5;
+};
+
+void save(const Options& o, const bench::Json& document, const bench::Json& merged) {
+    if (!o.json.empty()) bench::save_text(o.json, fmt::format("{}\n", document.dump(1)));
+    if (!o.markdown.empty()) bench::save_text(o.markdown, bench::markdown_of(merged));
+    if (!o.plot.empty()) bench::save_text(o.plot, bench::plot_of(merged));
+}
+
+void merge(const Options& o) {
+    require(o.what.empty() && o.shapes.empty() && o.patterns.empty() && o.paths.empty(),
+            "[bench] --merge found beside something to measure, expected one of the two");
+    std::vector<bench::Json> documents;
+    for (const std::string& path : o.merge) documents.push_back(bench::read_results(path));
+    for (const bench::Json& document : documents)
+        if (document.at("device") != documents[0].at("device"))
+            fmt::print(stderr, "fovea: {} is of {}, the first file of {}: ratios mix devices\n",
+                       document.at("engine").get<std::string>(),
+                       document.at("device").get<std::string>(),
+                       documents[0].at("device").get<std::string>());
+    const bench::Json merged = bench::merge_results(documents);
+    fmt::print("{}", bench::markdown_of(merged));
+    save(o, merged, merged);
+}
+
+/// Throws Error unless one of the shapes can have the pattern; others are skipped later.
+void require_fit(const std::string& spec, const std::vector<bench::AttentionShape>& shapes) {
+    for (size_t i = 0; i < shapes.size(); ++i) try {
+            bench::bench_pattern(spec, shapes[i]);
+            return;
+        } catch (const Error&) {
+            if (i + 1 == shapes.size()) throw;
+        }
+}
+
+void measure(const Options& o) {
+    require(!o.what.empty(),
+            "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
+    const auto wants = [&](const char* name) {
+        return std::any_of(o.what.begin(), o.what.end(),
+                           [&](const std::string& what) { return what == name || what == "all"; });
+    };
+    vk::Device device(o.device);
+    const bool cpu = device.info().type == vk::DeviceType::cpu;
+    const bool half = o.precision == "fp16" || (o.precision == "auto" && !cpu);
+    // Mistakes in names show before anything runs.
+    const auto attention = bench::attention_shapes(o.shapes, cpu);
+    const auto gemm = bench::gemm_shapes(o.shapes, cpu);
+    const auto conv = bench::conv_shapes(o.shapes, cpu);
+    for (const std::string& spec : o.patterns) require_fit(spec, attention);
+    for (const std::string& path : o.paths)
+        if (path != "all") parse_path(path);
+
+    bench::Run run{.device = device,
+                   .peaks = measure_peaks(device),
+                   .dtype = half ? DType::f16 : DType::f32,
+                   .seconds = o.seconds,
+                   .paths = o.paths.empty() ? Names{"automatic"} : o.paths};
+    device.trim();
+    fmt::print("{}, {}\n", device.info().name, device.info().driver);
+    if (run.peaks.matrix > 0)
+        fmt::print("peaks here: {:.1f} TFLOP/s of fp16 matrices, ", run.peaks.matrix / 1e12);
+    else
+        fmt::print("peaks here: no fp16 matrices ({}), ", run.peaks.matrix_why);
+    fmt::print("{:.3f} TFLOP/s of fp32 fused multiply-adds, {:.1f} GB/s\n", run.peaks.fma / 1e12,
+               run.peaks.bandwidth / 1e9);
+
+    if (wants("attention")) bench::bench_attention(run, attention, o.patterns);
+    if (wants("gemm")) bench::bench_gemm(run, gemm);
+    if (wants("conv")) bench::bench_conv(run, conv);
+    bench::Json document = bench::to_json(run);
+    if (wants("startup")) document["startup"] = bench::bench_startup(o.device, cpu);
+    save(o, document, bench::merge_results({document}));
+    const auto wrong = std::count_if(run.rows.begin(), run.rows.end(),
+                                     [](const bench::Row& row) { return !row.ok; });
+    require(wrong == 0, "[bench] {} of {} rows are WRONG", wrong, run.rows.size());
+    require(!run.rows.empty() || wants("startup"),
+            "[bench] none of these shapes is one of {}'s that could run", o.what[0]);
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+    auto* command = app.add_subcommand(
+        "bench", "How fast ops run on this device, checked against the reference as they run");
+    auto o = std::make_shared<Options>();
+    command->add_option("what", o->what, "attention, gemm, conv, startup or all; several may be")
+        ->check(CLI::IsMember({"attention", "gemm", "conv", "startup", "all"}));
+    command
+        ->add_option("--shapes", o->shapes,
+                     "Sets of shapes, see below, or HEADS:GRID:HEAD_DIM for attention (default: "
+                     "small on CPUs, all others on GPUs)")
+        ->delimiter(',');
+    command
+        ->add_option("--patterns", o->patterns,
+                     "Attention patterns, see below (default: those of each set); dense always "
+                     "runs beside them")
+        ->delimiter(',');
+    command
+        ->add_option("--paths", o->paths,
+                     "Attention paths: automatic (the fastest), scalar, khr, nv2 or all")
+        ->delimiter(',');
+    command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
+        ->check(CLI::Range(0.0, 60.0))
+        ->capture_default_str();
+    command->add_option("--precision", o->precision, "auto (fp16 on GPUs), fp16 or fp32")
+        ->check(CLI::IsMember({"auto", "fp16", "fp32"}))
+        ->capture_default_str();
+    command->add_option("--json", o->json, "Write the rows");
+    command->add_option("--markdown", o->markdown, "Write tables");
+    command->add_option("--plot", o->plot, "Write bars as SVG");
+    command
+        ->add_option("--merge", o->merge,
+                     "Measure nothing: put files of --json and of apps/bench/peers/torch_peers.py "
+                     "into one table with ratios")
+        ->expected(1, 100);
+    command->add_option("--device", o->device, "Device index or part of its name (see fovea info)");
+    std::string patterns;
+    for (const std::string& line : pattern_help())
+        if (!line.starts_with("block_sparse") && !line.starts_with("reordered"))
+            patterns += fmt::format("  {}\n", line);
+    command->footer(fmt::format(
+        "Times are medians of device timestamps after a warm-up, with inputs changed between\n"
+        "repeats. Every row is checked first: a wrong kernel has no time, and the exit code is 1.\n"
+        "peak and memory are shares of what this device reached in the same run.\n\n"
+        "Shapes:\n{}\nPatterns:\n{}"
+        "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
+        "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"
+        "  perturbed[:SHARE]: that share of the heads perturbed with u = 1, which copies values\n\n"
+        "Examples:\n"
+        "  fovea bench attention gemm\n"
+        "  fovea bench attention --shapes flux,targets --paths all --json own.json\n"
+        "  fovea bench attention --shapes 24:30x48x80:128 --patterns neighborhood:18x24x24\n"
+        "  fovea bench --merge own.json torch.json --markdown benchmarks.md --plot bars.svg",
+        bench::shapes_help(), patterns));
+    command->callback([o] { o->merge.empty() ? measure(*o) : merge(*o); });
+}
+
+}  // namespace fovea::apps

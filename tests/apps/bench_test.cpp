@@ -1,0 +1,151 @@
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "tests/apps/program.h"
+
+/// `fovea bench`: on whatever device the tests have, with shapes that take no time.
+namespace fovea {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+class BenchCli : public testing::Program {
+  protected:
+    void write(const std::string& name, const json& document) const {
+        std::ofstream(path(name)) << document.dump();
+    }
+    json read(const std::string& name) const { return json::parse(text(name), nullptr, false); }
+};
+
+TEST_F(BenchCli, MeasuresAndChecksEveryOp) {
+    const auto result = run(fmt::format(
+        "bench attention gemm conv --shapes small --precision fp32 --seconds 0.01 --json {} "
+        "--markdown {} --plot {}",
+        path("own.json"), path("own.md"), path("own.svg")));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const json found = read("own.json");
+    EXPECT_GT(found["peaks"]["fma_tflops"].get<double>(), 0);
+    EXPECT_GT(found["peaks"]["bandwidth_gb_s"].get<double>(), 0);
+    ASSERT_EQ(found["rows"].size(), 10u) << result.out;
+    for (const json& row : found["rows"]) {
+        for (const char* key : {"device", "op", "set", "pattern", "shape", "grid", "dtype", "path",
+                                "density", "ok", "error", "first_seconds", "ms", "spread_ms",
+                                "runs", "input_sets", "tflops", "peak_share", "bandwidth_share"})
+            EXPECT_TRUE(row.contains(key)) << key << " " << row;
+        EXPECT_TRUE(row["ok"].get<bool>()) << row;
+        EXPECT_GT(row["ms"].get<double>(), 0) << row;
+        EXPECT_GE(row["runs"].get<int>(), 3) << row;
+        EXPECT_LT(row["error"].get<double>(), 1e-3) << row;
+        EXPECT_EQ(row.contains("dense_ms"), row["pattern"] != "dense") << row;
+        const double blocks = row["density"]["blocks"], pairs = row["density"]["pairs"];
+        EXPECT_LE(pairs, blocks) << row;
+        if (row["pattern"] == "neighborhood:7x7") {
+            EXPECT_NEAR(pairs, 49.0 / 256, 1e-12);
+        }
+        if (row["pattern"] == "dense") {
+            EXPECT_EQ(pairs, 1);
+        }
+        if (row["pattern"] == "perturbed") {
+            EXPECT_EQ(blocks, 0);
+        }
+    }
+    EXPECT_TRUE(found["masks"].contains("block_sparse:64:density=0.3 4x256x64"));
+    EXPECT_THAT(text("own.md"), HasSubstr("| neighborhood:7x7 f32 | "));
+    EXPECT_THAT(text("own.svg"), HasSubstr("</svg>"));
+}
+
+TEST_F(BenchCli, MeasuresAnyShapeAndPattern) {
+    const auto result =
+        run(fmt::format("bench attention --shapes 6:4x4x8:16 --precision fp32 --seconds 0 "
+                        "--patterns reordered:16,perturbed:0.5,radial:block=16:text=9 --json {}",
+                        path("own.json")));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const json found = read("own.json");
+    std::map<std::string, json> rows;
+    for (const json& row : found["rows"])
+        rows[row["pattern"].get<std::string>() + " " + row["shape"].get<std::string>()] = row;
+    EXPECT_EQ(rows.size(), 5u) << result.out;  // dense with the text tokens and without
+    EXPECT_TRUE(rows.contains("dense 6x128x16"));
+    EXPECT_TRUE(rows.contains("dense 6x137x16"));
+    EXPECT_TRUE(rows.contains("radial:block=16:text=9 6x137x16"));
+    EXPECT_TRUE(rows.contains("reordered:16 6x128x16"));
+    EXPECT_EQ(rows["perturbed:0.5 6x128x16"]["density"]["blocks"], 0.5);
+}
+
+TEST_F(BenchCli, MergesWithPeers) {
+    const auto row = [](const char* pattern, const char* kernel, double ms) {
+        return json{{"op", "attention"}, {"pattern", pattern}, {"shape", "2x64x8"},
+                    {"dtype", "f16"},    {"path", kernel},     {"ms", ms}};
+    };
+    json wrong = row("dense", "khr", 1);
+    wrong["ok"] = false;
+    write("own.json", {{"engine", "fovea 1"},
+                       {"device", "D"},
+                       {"rows",
+                        {row("dense", "scalar", 8), row("dense", "nv2", 4), wrong,
+                         row("neighborhood:3x3", "nv2", 0.5)}}});
+    write("torch.json", {{"engine", "torch 2"},
+                         {"device", "D"},
+                         {"rows",
+                          {row("dense", "cudnn", 3), row("dense", "flash2", 6),
+                           row("neighborhood:3x3", "flex", 2)}}});
+    const auto result =
+        run(fmt::format("bench --merge {} {} --json {} --markdown {} --plot {}", path("own.json"),
+                        path("torch.json"), path("both.json"), path("both.md"), path("both.svg")));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const json rows = read("both.json")["rows"];
+    ASSERT_EQ(rows.size(), 2u);
+    EXPECT_EQ(rows[0]["path"], "nv2");  // the fastest right one
+    EXPECT_EQ(rows[0]["ms"], 4);
+    EXPECT_EQ(rows[0]["peers"]["cudnn"]["ratio"], 0.75);
+    EXPECT_EQ(rows[0]["peers"]["flash2"]["ratio"], 1.5);
+    EXPECT_TRUE(rows[0]["dense_peers"].empty());
+    EXPECT_EQ(rows[1]["peers"]["flex"]["ratio"], 4);
+    EXPECT_EQ(rows[1]["dense_peers"]["cudnn"]["ratio"], 6);
+    EXPECT_THAT(text("both.md"), HasSubstr("3 (0.75×)"));
+    EXPECT_THAT(text("both.md"), HasSubstr("cudnn 3 (6.00×), flash2 6 (12.00×)"));
+    EXPECT_THAT(text("both.svg"), HasSubstr("fovea nv2"));
+    EXPECT_EQ(result.out, text("both.md"));
+}
+
+TEST_F(BenchCli, ErrorsSayWhatWasFoundAndExpected) {
+    write("rows.json", {{"engine", "fovea 1"}, {"device", "D"}});
+    write("row.json", {{"engine", "fovea 1"}, {"device", "D"}, {"rows", {{{"op", 3}}}}});
+    write("ms.json", {{"engine", "fovea 1"},
+                      {"device", "D"},
+                      {"rows",
+                       {{{"op", "gemm"},
+                         {"pattern", "dense"},
+                         {"shape", "1x1x1"},
+                         {"dtype", "f16"},
+                         {"path", "x"},
+                         {"ms", -1}}}}});
+    const std::pair<std::string, std::string> cases[] = {
+        {"bench", "nothing to measure"},
+        {"bench attention --shapes nope", "expected of small, flux"},
+        {"bench attention --shapes 4:16:60", "HEADS:GRID:HEAD_DIM"},
+        {"bench attention --shapes 4:16:64 --patterns block_sparse:64", "block_sparse"},
+        {"bench attention --shapes 4:16:64 --patterns perturbed:2", "perturbed:SHARE"},
+        {"bench attention --shapes 4:16:64 --patterns neighborhood:99", "found 99"},
+        {"bench attention --paths warp", "found \"warp\""},
+        {"bench conv --shapes sd3", "none of these shapes"},
+        {"bench gemm --merge x.json", "expected one of the two"},
+        {"bench --merge nowhere.json", "nowhere.json cannot be read"},
+        {"bench --merge " + path("rows.json"), "\"rows\" is missing"},
+        {"bench --merge " + path("row.json"), "row 0: \"op\" is missing or no text, found 3"},
+        {"bench --merge " + path("ms.json"), "number above 0, found -1"}};
+    for (const auto& [arguments, message] : cases) {
+        const auto result = run(arguments);
+        EXPECT_EQ(result.code, 1) << arguments;
+        EXPECT_THAT(result.err, HasSubstr(message)) << arguments;
+        EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    }
+}
+
+}  // namespace
+}  // namespace fovea
