@@ -16,7 +16,7 @@ namespace {
 using Names = std::vector<std::string>;
 
 struct Options {
-    Names what, shapes, patterns, paths, merge;
+    Names what, shapes, patterns, paths, tiles, merge;
     std::string json, markdown, plot, device, precision = "auto";
     double seconds = 0.5;
 };
@@ -75,7 +75,8 @@ void measure(const Options& o) {
                    .peaks = measure_peaks(device),
                    .dtype = half ? DType::f16 : DType::f32,
                    .seconds = o.seconds,
-                   .paths = o.paths.empty() ? Names{"automatic"} : o.paths};
+                   .paths = o.paths.empty() ? Names{"automatic"} : o.paths,
+                   .tiles = o.tiles};
     device.trim();
     fmt::print("{}, {}\n", device.info().name, device.info().driver);
     if (run.peaks.matrix > 0)
@@ -107,9 +108,10 @@ void add_bench(CLI::App& app) {
     command->add_option("what", o->what, "attention, gemm, conv, startup or all; several may be")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "startup", "all"}));
     command
-        ->add_option("--shapes", o->shapes,
-                     "Sets of shapes, see below, or HEADS:GRID:HEAD_DIM for attention (default: "
-                     "small on CPUs, all others on GPUs)")
+        ->add_option(
+            "--shapes", o->shapes,
+            "Sets of shapes, see below, HEADS:GRID:HEAD_DIM for attention or MxKxN for gemm "
+            "(default: small on CPUs, all others on GPUs)")
         ->delimiter(',');
     command
         ->add_option("--patterns", o->patterns,
@@ -117,8 +119,13 @@ void add_bench(CLI::App& app) {
                      "runs beside them")
         ->delimiter(',');
     command
-        ->add_option("--paths", o->paths,
-                     "Attention paths: automatic (the fastest), scalar, khr, nv2 or all")
+        ->add_option("--paths", o->paths, "Paths: automatic (the fastest), scalar, khr, nv2 or all")
+        ->delimiter(',');
+    command
+        ->add_option(
+            "--tiles", o->tiles,
+            "Tiles of gemm and conv on matrix units, each timed: as in FOVEA_GEMM_TILE, or "
+            "all (default: the one that the shape would get)")
         ->delimiter(',');
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))

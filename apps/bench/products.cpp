@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 
 #include "apps/app.h"
 #include "apps/bench/ops.h"
@@ -9,8 +10,8 @@
 #include "backend/error.h"
 #include "backend/ops/conv2d.h"
 #include "backend/ops/gemm.h"
+#include "backend/ops/matrix_tile.h"
 #include "backend/ops/noise.h"
-#include "backend/ops/tile.h"
 #include "pipelines/text_to_image.h"
 
 /// gemm and conv2d: x times w plus a bias.
@@ -70,8 +71,43 @@ void measure_and_add(Run& run, Row row, const Case& c) {
     run.device.trim();
 }
 
-std::string path_of(const Run& run, int64_t m, int64_t n, int64_t k) {
-    return choose_tile(run.device.info(), m, n, k).software ? "software" : "scalar";
+std::vector<std::string> tiles_of(const Run& run) {
+    if (run.tiles != std::vector<std::string>{"all"}) return run.tiles;
+    std::vector<std::string> tiles;
+    for (const MatrixTile& tile : matrix_tiles()) tiles.push_back(to_string(tile));
+    return tiles;
+}
+
+/// A row for each path asked for; one that does not apply to this product is skipped with its
+/// reason, and what several names come down to runs once. `make` takes the path.
+template <typename Make>
+void each_path(Run& run, const Row& row, int64_t n, int64_t k, const Make& make) {
+    std::vector<AttentionPath> wanted, done;
+    for (const std::string& name : run.paths)
+        if (name != "all")
+            wanted.push_back(parse_path(name));
+        else
+            for (const auto& [path, support] : attention_paths(run.device.info(), run.dtype))
+                wanted.push_back(path);
+    for (const AttentionPath name : wanted) try {
+            const AttentionPath path = product_path(run.device.info(), run.dtype, n, k, name);
+            if (std::find(done.begin(), done.end(), path) != done.end()) continue;
+            done.push_back(path);
+            Row of_path = row;
+            of_path.path = name_of(path);
+            if (path == AttentionPath::scalar || run.tiles.empty()) {
+                measure_and_add(run, of_path, make(path));
+                continue;
+            }
+            for (const std::string& tile : tiles_of(run)) {
+                of_path.pattern = tile;
+                setenv("FOVEA_GEMM_TILE", tile.c_str(), 1);
+                measure_and_add(run, of_path, make(path));
+            }
+            unsetenv("FOVEA_GEMM_TILE");
+        } catch (const Error& error) {
+            run.skip(fmt::format("{} {}", row.op, row.shape), error.what());
+        }
 }
 
 /// Numbers 0 … count − 1, few of them, the ends among them.
@@ -82,12 +118,12 @@ std::vector<int64_t> some_of(int64_t count) {
     return numbers;
 }
 
-Case gemm_case(const GemmShape& s) {
+Case gemm_case(const GemmShape& s, AttentionPath path) {
     return {{s.m, s.k},
             {s.k, s.n},
             {s.m, s.n},
-            [](vk::Stream& stream, const Inputs& in) {
-                return gemm(stream, in.x, in.w, {.bias = in.bias});
+            [path](vk::Stream& stream, const Inputs& in) {
+                return gemm(stream, in.x, in.w, {.bias = in.bias, .path = path});
             },
             [s](vk::Stream& stream, const Inputs& in, const Tensor& y) {
                 Difference difference;
@@ -123,13 +159,14 @@ std::vector<double> conv_pixel(const std::vector<float>& x, const std::vector<fl
     return sums;
 }
 
-Case conv_case(const ConvShape& s) {
+Case conv_case(const ConvShape& s, AttentionPath path) {
     const int64_t out = (s.size + s.stride - 1) / s.stride;
     return {{1, s.size, s.size, s.ci},
             {3, 3, s.ci, s.co},
             {1, out, out, s.co},
-            [s](vk::Stream& stream, const Inputs& in) {
-                return conv2d(stream, in.x, in.w, {.bias = in.bias, .stride = s.stride});
+            [s, path](vk::Stream& stream, const Inputs& in) {
+                return conv2d(stream, in.x, in.w,
+                              {.bias = in.bias, .stride = s.stride, .path = path});
             },
             [s, out](vk::Stream& stream, const Inputs& in, const Tensor& y) {
                 Difference difference;
@@ -150,13 +187,12 @@ Case conv_case(const ConvShape& s) {
 
 void bench_gemm(Run& run, const std::vector<GemmShape>& shapes) {
     for (const GemmShape& s : shapes)
-        measure_and_add(run,
-                        {.op = "gemm",
-                         .set = s.set,
-                         .shape = fmt::format("{}x{}x{}", s.m, s.k, s.n),
-                         .path = path_of(run, s.m, s.n, s.k),
-                         .flops = 2.0 * s.m * s.n * s.k},
-                        gemm_case(s));
+        each_path(run,
+                  {.op = "gemm",
+                   .set = s.set,
+                   .shape = fmt::format("{}x{}x{}", s.m, s.k, s.n),
+                   .flops = 2.0 * s.m * s.n * s.k},
+                  s.n, s.k, [&](AttentionPath path) { return gemm_case(s, path); });
 }
 
 void bench_conv(Run& run, const std::vector<ConvShape>& shapes) {
@@ -164,13 +200,10 @@ void bench_conv(Run& run, const std::vector<ConvShape>& shapes) {
         const int64_t out = (s.size + s.stride - 1) / s.stride;
         std::string shape = fmt::format("{}x{}x{}x{}", s.size, s.size, s.ci, s.co);
         if (s.stride != 1) shape += fmt::format("/{}", s.stride);
-        measure_and_add(run,
-                        {.op = "conv",
-                         .set = s.set,
-                         .shape = shape,
-                         .path = path_of(run, out * out, s.co, s.ci),
-                         .flops = 18.0 * out * out * s.ci * s.co},
-                        conv_case(s));
+        each_path(
+            run,
+            {.op = "conv", .set = s.set, .shape = shape, .flops = 18.0 * out * out * s.ci * s.co},
+            s.co, s.ci, [&](AttentionPath path) { return conv_case(s, path); });
     }
 }
 

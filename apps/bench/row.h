@@ -43,6 +43,7 @@ struct Run {
     DType dtype;
     double seconds;                  ///< of repeats a row
     std::vector<std::string> paths;  ///< names, "automatic" or "all"
+    std::vector<std::string> tiles;  ///< of products on matrix units, or "all"; none: the chosen
     std::vector<Row> rows;
     Json masks = Json::object();  ///< block masks by pattern and shape, for peers
 

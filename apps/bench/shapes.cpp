@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cmath>
 #include <cstdio>
 #include <set>
@@ -32,7 +33,7 @@ constexpr Name kNames[] = {
     {"dit512", "DiT-XL/2 at 512x512: 16 x 1,024 x 72; its products"},
     {"sam-global", "Segment Anything, ViT-B: 12 x 4,096 x 64"},
     {"sam-window", "its windows: 25 of 14x14 tokens, 12 x 196 x 64 each"},
-    {"wan1.3b-480p", "Wan 2.1 1.3B: 12 heads x 21x30x52 x 128"},
+    {"wan1.3b-480p", "Wan 2.1 1.3B: 12 heads x 21x30x52 x 128; its products"},
     {"wan1.3b-720p", "12 heads x 21x45x80 x 128"},
     {"wan14b-480p", "Wan 2.1 14B: 40 heads x 21x30x52 x 128"},
     {"wan14b-720p", "40 heads x 21x45x80 x 128"},
@@ -77,13 +78,25 @@ std::vector<AttentionShape> all_attention() {
 }
 
 std::vector<GemmShape> all_gemm() {
-    return {
-        {"small", 64, 192, 768},      {"small", 128, 128, 128},     {"square", 4096, 4096, 4096},
-        {"square", 8192, 8192, 8192}, {"dit512", 1024, 1152, 3456}, {"dit512", 1024, 1152, 1152},
-        {"dit512", 1024, 1152, 4608}, {"dit512", 1024, 4608, 1152}, {"flux", 4608, 3072, 9216},
-        {"flux", 4608, 3072, 12288},  {"flux", 4608, 12288, 3072},  {"model", 512, 256, 256},
-        {"model", 512, 256, 832},     {"model", 512, 832, 256},     {"model", 64, 192, 768},
-        {"model", 2, 256, 1536}};
+    return {{"small", 64, 192, 768},
+            {"small", 128, 128, 128},
+            {"square", 4096, 4096, 4096},
+            {"square", 8192, 8192, 8192},
+            {"dit512", 1024, 1152, 3456},
+            {"dit512", 1024, 1152, 1152},
+            {"dit512", 1024, 1152, 4608},
+            {"dit512", 1024, 4608, 1152},
+            {"flux", 4608, 3072, 9216},
+            {"flux", 4608, 3072, 12288},
+            {"flux", 4608, 12288, 3072},
+            {"wan1.3b-480p", 32760, 1536, 1536},
+            {"wan1.3b-480p", 32760, 1536, 8960},
+            {"wan1.3b-480p", 32760, 8960, 1536},
+            {"model", 512, 256, 256},
+            {"model", 512, 256, 832},
+            {"model", 512, 832, 256},
+            {"model", 64, 192, 768},
+            {"model", 2, 256, 1536}};
 }
 
 std::vector<ConvShape> all_conv() {
@@ -98,9 +111,20 @@ void require_known(const std::string& name) {
     Names known;
     for (const Name& entry : kNames) known.emplace_back(entry.name);
     require(std::find(known.begin(), known.end(), name) != known.end(),
-            "[bench] --shapes {} found, expected of {}, or HEADS:GRID:HEAD_DIM as in "
-            "24:30x48x80:128",
+            "[bench] --shapes {} found, expected of {}, HEADS:GRID:HEAD_DIM as in "
+            "24:30x48x80:128, or MxKxN as in 4608x3072x9216",
             name, fmt::join(known, ", "));
+}
+
+/// M, K and N; false for everything else.
+bool parse_product(const std::string& text, GemmShape& shape) {
+    int end = -1;
+    const int found = std::sscanf(text.c_str(), "%" SCNd64 "x%" SCNd64 "x%" SCNd64 "%n", &shape.m,
+                                  &shape.k, &shape.n, &end);
+    shape.set = text;
+    return found == 3 && end == static_cast<int>(text.size()) &&
+           std::min({shape.m, shape.k, shape.n}) > 0 &&
+           std::max({shape.m, shape.k, shape.n}) <= 1 << 20;
 }
 
 bool is_wanted(const std::string& set, const Names& names, bool cpu) {
@@ -110,8 +134,10 @@ bool is_wanted(const std::string& set, const Names& names, bool cpu) {
 
 template <typename Shape>
 std::vector<Shape> choose(std::vector<Shape> all, const Names& names, bool cpu) {
+    GemmShape product;
     for (const std::string& name : names)
-        if (name.find(':') == std::string::npos) require_known(name);
+        if (name.find(':') == std::string::npos && !parse_product(name, product))
+            require_known(name);
     std::erase_if(all, [&](const Shape& shape) { return !is_wanted(shape.set, names, cpu); });
     return all;
 }
@@ -199,7 +225,11 @@ std::vector<AttentionShape> attention_shapes(const Names& names, bool cpu) {
 }
 
 std::vector<GemmShape> gemm_shapes(const Names& names, bool cpu) {
-    return choose(all_gemm(), names, cpu);
+    std::vector<GemmShape> shapes = choose(all_gemm(), names, cpu);
+    GemmShape product;
+    for (const std::string& name : names)
+        if (parse_product(name, product)) shapes.push_back(product);
+    return shapes;
 }
 
 std::vector<ConvShape> conv_shapes(const Names& names, bool cpu) {

@@ -35,7 +35,8 @@ struct ConvShape {
     int stride = 1;
 };
 
-/// Names as in "flux,targets", or for attention HEADS:GRID:HEAD_DIM as in 24:30x48x80:128. None:
+/// Names as in "flux,targets", for attention HEADS:GRID:HEAD_DIM as in 24:30x48x80:128, for gemm
+/// MxKxN as in 4608x3072x9216. None:
 /// `small` on CPUs, everything else on GPUs. A name that no op knows is an Error that lists them.
 std::vector<AttentionShape> attention_shapes(const std::vector<std::string>& names, bool cpu);
 std::vector<GemmShape> gemm_shapes(const std::vector<std::string>& names, bool cpu);

@@ -6,6 +6,7 @@
 
 #include "backend/error.h"
 #include "backend/log.h"
+#include "backend/ops/matrix_units.h"
 #include "shaders.h"
 #include "shaders/attention/attention_params.h"
 
@@ -23,39 +24,12 @@ bool is_cpu(const vk::DeviceInfo& device) {
     return device.type == vk::DeviceType::cpu;
 }
 
-/// FOVEA_EMULATE_MATRICES=1 runs the kernels of khr and nv2 on plain registers where the device
-/// has no matrix units: slowly, so that tests reach them everywhere (matrices.glsl).
-bool emulates(const vk::DeviceInfo& device) {
-    const char* text = std::getenv("FOVEA_EMULATE_MATRICES");
-    const uint32_t lanes = device.limits.subgroup_size;
-    return text && std::string(text) == "1" && (lanes == 4 || lanes == 8 || lanes == 16);
-}
-
-vk::Support matrix_support(const vk::Support& device_has, const vk::DeviceInfo& device,
-                           const vk::Shader& shader, DType dtype) {
-    if (dtype != DType::f16)
-        return {false,
-                fmt::format("matrix units multiply f16, the tensors are {}", name_of(dtype))};
-    if (!device_has.ok && emulates(device)) return {true, ""};
-    if (device_has.ok && shader.code.empty())
-        return {false, "not built: the shader compiler lacks the extension"};
-    return device_has;
-}
-
 /// The product a matrix path works with; all zero if none fits.
 vk::MatrixShape matrix_shape(AttentionPath path, const vk::DeviceInfo& device) {
     const vk::MatrixShape usual{16, 16, 16};
     const auto& shapes = device.fp16_matrices;
-    // FOVEA_MATRIX=MxNxK: another of the device's, for tests of khr.
-    if (const char* text = std::getenv("FOVEA_MATRIX"); text && path == AttentionPath::khr) {
-        vk::MatrixShape m;
-        require(std::sscanf(text, "%ux%ux%u", &m.m, &m.n, &m.k) == 3 &&
-                    std::find(shapes.begin(), shapes.end(), m) != shapes.end(),
-                "[attention] FOVEA_MATRIX is a shape of fp16 and fp32 sums that {} lists, such as "
-                "16x16x16, found \"{}\"",
-                device.name, text);
-        return m;
-    }
+    if (path == AttentionPath::khr)
+        if (const vk::MatrixShape m = forced_matrix_shape(device); m != vk::MatrixShape{}) return m;
     if (shapes.empty() || std::find(shapes.begin(), shapes.end(), usual) != shapes.end())
         return usual;  // none: emulated
     if (path == AttentionPath::nv2) return {};

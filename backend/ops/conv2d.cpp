@@ -2,6 +2,7 @@
 
 #include "backend/error.h"
 #include "backend/ops/dispatch.h"
+#include "backend/ops/matrix_tile.h"
 #include "backend/ops/tile.h"
 #include "shaders.h"
 #include "shaders/conv2d/conv2d_params.h"
@@ -27,8 +28,30 @@ Tensor conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w, const Conv2d
 
     vk::Device& device = stream.device();
     const int64_t m = y_shape[0] * y_shape[1] * y_shape[2], n = w.dim(3), k = w.dim(2);
-    const Tile tile = choose_tile(device.info(), m, n, k);
     const Tensor y = empty(device, y_shape, x.dtype());
+    if (product_path(device.info(), x.dtype(), n, k, options.path) != AttentionPath::scalar) {
+        dispatch_matrix_product(stream,
+                                {.op = "conv2d",
+                                 .m = m,
+                                 .n = n,
+                                 .k = kernel * kernel * k,
+                                 .x = x,
+                                 .w = w,
+                                 .y = y,
+                                 .bias = options.bias,
+                                 .residual = options.residual,
+                                 .gate = {},
+                                 .activation = options.activation,
+                                 .convolution = MatrixProduct::Convolution{.channels = k,
+                                                                           .height = x.dim(1),
+                                                                           .width = x.dim(2),
+                                                                           .rows = y_shape[1],
+                                                                           .columns = y_shape[2],
+                                                                           .stride = stride,
+                                                                           .kernel = kernel}});
+        return y;
+    }
+    const Tile tile = choose_tile(device.info(), m, n, k);
     const bool half = x.dtype() == DType::f16;
     const vk::Shader& shader =
         tile.software ? (half ? shader::conv2d_software_f16 : shader::conv2d_software_f32)

@@ -2,6 +2,7 @@
 
 #include "backend/error.h"
 #include "backend/ops/dispatch.h"
+#include "backend/ops/matrix_tile.h"
 #include "backend/ops/tile.h"
 #include "shaders.h"
 #include "shaders/gemm/gemm_params.h"
@@ -27,8 +28,23 @@ Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOpti
             batch, m);
 
     vk::Device& device = stream.device();
-    const Tile tile = choose_tile(device.info(), m, n, k);
     const Tensor y = empty(device, y_shape, x.dtype());
+    if (product_path(device.info(), x.dtype(), n, k, options.path) != AttentionPath::scalar) {
+        dispatch_matrix_product(stream, {.op = "gemm",
+                                         .m = m,
+                                         .n = n,
+                                         .k = k,
+                                         .x = x,
+                                         .w = w,
+                                         .y = y,
+                                         .bias = options.bias,
+                                         .residual = options.residual,
+                                         .gate = options.gate,
+                                         .activation = options.activation,
+                                         .convolution = {}});
+        return y;
+    }
+    const Tile tile = choose_tile(device.info(), m, n, k);
     const bool half = x.dtype() == DType::f16;
     const vk::Shader& shader = tile.software
                                    ? (half ? shader::gemm_software_f16 : shader::gemm_software_f32)

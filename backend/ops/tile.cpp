@@ -13,14 +13,14 @@ int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// FOVEA_GEMM_PATH forces "scalar" or "software"; both run on every device.
+// FOVEA_GEMM_LOADS forces "gpu" or "software"; both run on every device.
 bool use_software(const vk::DeviceInfo& info) {
-    const char* forced = std::getenv("FOVEA_GEMM_PATH");
+    const char* forced = std::getenv("FOVEA_GEMM_LOADS");
     if (!forced) return info.type == vk::DeviceType::cpu;
-    const std::string_view path = forced;
-    require(path == "scalar" || path == "software",
-            "[gemm] expected FOVEA_GEMM_PATH scalar or software, found {}", path);
-    return path == "software";
+    const std::string_view loads = forced;
+    require(loads == "gpu" || loads == "software",
+            "[gemm] expected FOVEA_GEMM_LOADS gpu or software, found {}", loads);
+    return loads == "software";
 }
 
 }  // namespace

@@ -5,7 +5,8 @@
 
 namespace fovea {
 
-/// Shape of the tiles of shaders/gemm/tile.glsl and the specialisation constants that follow.
+/// The scalar path of gemm and conv2d: shape of the tiles of shaders/gemm/tile.glsl and the
+/// specialisation constants that follow.
 struct Tile {
     uint32_t lanes, rows, columns;  ///< columns: of one lane
     uint32_t width, step;           ///< elements a load, of w and of x: 4 or 1
@@ -20,7 +21,7 @@ struct Tile {
 };
 
 /// The tile for m rows, n columns and sums over k (multiples of it for a convolution).
-/// FOVEA_GEMM_PATH forces the modules.
+/// FOVEA_GEMM_LOADS=gpu or software forces the modules.
 Tile choose_tile(const vk::DeviceInfo& info, int64_t m, int64_t n, int64_t k);
 
 }  // namespace fovea

@@ -26,6 +26,6 @@ const uint BR = SUBGROUPS * ROW_TILES * MAT_M;
 #define Vector uvec4
 
 #include "attention.glsl"
-#include "matrices.glsl"
+#include "common/matrices.glsl"
 #include "tile_matrix.glsl"
 #include "softmax_khr.glsl"

@@ -3,20 +3,23 @@
 #include <gmock/gmock.h>
 
 #include "backend/error.h"
+#include "backend/ops/matrix_tile.h"
 #include "backend/reference/conv2d.h"
-#include "tests/testing.h"
+#include "tests/backend/ops_testing.h"
 
 namespace fovea {
 namespace {
 
 using reference::Conv2dShape;
 using testing::device;
+using testing::Environment;
 using testing::random_values;
 
 struct Parts {
     bool bias = false;
     Activation activation = Activation::none;
     bool residual = false;
+    AttentionPath path = AttentionPath::automatic;
 };
 
 void expect_reference(const Conv2dShape& s, DType dtype, const Parts& parts = {}) {
@@ -31,7 +34,10 @@ void expect_reference(const Conv2dShape& s, DType dtype, const Parts& parts = {}
     const auto w = random_values(k * s.co, 2, dtype, 1 / std::sqrt(static_cast<float>(k)));
     std::vector<float> bias, residual;
     vk::Stream stream(device());
-    Conv2dOptions options{.stride = static_cast<int>(s.stride), .activation = parts.activation};
+    Conv2dOptions options{.stride = static_cast<int>(s.stride),
+                          .activation = parts.activation,
+                          .residual = {},
+                          .path = parts.path};
     if (parts.bias) {
         bias = random_values(s.co, 3, dtype);
         options.bias = upload(stream, bias, {size(s.co)}, dtype);
@@ -53,7 +59,8 @@ void expect_reference(const Conv2dShape& s, DType dtype, const Parts& parts = {}
                                testing::tolerance(dtype)))
         << to_string(x_shape) << " * " << to_string(w_shape) << " stride " << s.stride << " "
         << name_of(dtype) << " bias " << parts.bias << " activation "
-        << static_cast<int>(parts.activation) << " residual " << parts.residual;
+        << static_cast<int>(parts.activation) << " residual " << parts.residual << " path "
+        << name_of(parts.path);
 }
 
 TEST(Conv2d, AwkwardShapes) {
@@ -104,15 +111,87 @@ TEST(Conv2d, PaddingIsZeroWhateverTheBorderHolds) {
     EXPECT_EQ(found[(3 * 5 + 3) * 4], 4.0f);
 }
 
-// The modules the device does not choose by itself.
-TEST(Conv2d, TheOtherPath) {
+// The modules of the scalar path that the device does not choose by itself.
+TEST(Conv2d, TheOtherLoads) {
     const bool software = device().info().type == vk::DeviceType::cpu;
-    setenv("FOVEA_GEMM_PATH", software ? "scalar" : "software", 1);
+    const Environment forced("FOVEA_GEMM_LOADS", software ? "gpu" : "software");
     for (const DType dtype : {DType::f32, DType::f16}) {
         expect_reference({1, 4, 5, 8, 36}, dtype, {.bias = true});
         expect_reference({2, 5, 3, 3, 5, 3, 2}, dtype);
     }
-    unsetenv("FOVEA_GEMM_PATH");
+}
+
+/// On matrix units: the device's own, or emulated ones on software Vulkan.
+class Conv2dMatrix : public ::testing::TestWithParam<AttentionPath> {
+  protected:
+    void SetUp() override {
+        for (const auto& [path, support] : attention_paths(device().info()))
+            if (path == GetParam() && !support.ok)
+                GTEST_SKIP() << device().info().name << ": " << support.why;
+    }
+    void expect(const Conv2dShape& shape, Parts parts = {}) {
+        parts.path = GetParam();
+        expect_reference(shape, DType::f16, parts);
+    }
+    Environment emulate_{"FOVEA_EMULATE_MATRICES", "1"};
+};
+INSTANTIATE_TEST_SUITE_P(Paths, Conv2dMatrix,
+                         ::testing::Values(AttentionPath::khr, AttentionPath::nv2),
+                         [](const auto& path) { return std::string(name_of(path.param)); });
+
+TEST_P(Conv2dMatrix, AwkwardShapes) {
+    const Conv2dShape shapes[] = {
+        {1, 1, 1, 8, 8},       {1, 2, 3, 8, 16},        {2, 5, 7, 16, 24},
+        {3, 6, 5, 24, 64},     {1, 3, 67, 8, 8},        {1, 17, 2, 40, 32},
+        {2, 4, 4, 72, 24},     {1, 1, 9, 64, 48, 1},    {2, 3, 5, 8, 16, 1},
+        {1, 20, 3, 16, 40, 1}, {1, 8, 8, 8, 24, 3, 2},  {2, 7, 9, 16, 24, 3, 2},
+        {2, 8, 6, 8, 8, 1, 2}, {1, 11, 10, 8, 8, 3, 3},
+    };
+    for (const Conv2dShape& shape : shapes) expect(shape);
+}
+
+TEST_P(Conv2dMatrix, EveryEpilogue) {
+    for (int mask = 0; mask < 4; ++mask)
+        for (const Activation activation :
+             {Activation::none, Activation::relu, Activation::gelu, Activation::silu})
+            expect(
+                {1, 4, 5, 8, 16},
+                {.bias = (mask & 1) != 0, .activation = activation, .residual = (mask & 2) != 0});
+}
+
+// Every tile the device can run, on images of more than one tile where it has matrix units.
+TEST_P(Conv2dMatrix, EveryTile) {
+    const bool emulated = device().info().fp16_matrices.empty();
+    for (const MatrixTile& tile : matrix_tiles()) {
+        if (!supports(device().info(), tile).ok) continue;
+        if (emulated && tile.rows * tile.columns > 64 * 64) continue;
+        const Environment forced("FOVEA_GEMM_TILE", to_string(tile).c_str());
+        SCOPED_TRACE(to_string(tile));
+        if (emulated)
+            expect({1, 3, 13, 8, 24}, {.bias = true});
+        else
+            expect({2, 23, 19, 24, tile.columns + 8}, {.bias = true, .residual = true});
+    }
+}
+
+TEST_P(Conv2dMatrix, SplitsOfK) {
+    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1:3");
+    expect({1, 5, 9, 40, 40}, {.bias = true, .activation = Activation::silu, .residual = true});
+}
+
+// Right of the border lies the next line's first pixel in memory, here an infinity.
+TEST_P(Conv2dMatrix, PaddingIsZeroWhateverLiesThere) {
+    vk::Stream stream(device());
+    std::vector<float> x(5 * 5 * 8, 1.0f);
+    std::fill_n(x.begin() + 4 * 5 * 8, 8, INFINITY);  // first pixel of the last line
+    std::vector<float> w(9 * 8 * 8, 0.0f);
+    std::fill_n(w.begin() + 8 * 64, 64, 1.0f);  // the tap down and right alone
+    const Tensor y = conv2d(stream, upload(stream, x, {1, 5, 5, 8}, DType::f16),
+                            upload(stream, w, {3, 3, 8, 8}, DType::f16), {.path = GetParam()});
+    const auto found = to_host(stream, y);
+    for (int column = 0; column < 5; ++column)
+        EXPECT_EQ(found[(2 * 5 + column) * 8], column < 4 ? 8.0f : 0.0f);
+    for (int column = 2; column < 5; ++column) EXPECT_EQ(found[(4 * 5 + column) * 8], 0.0f);
 }
 
 TEST(Conv2d, RefusesWhatDoesNotFit) {

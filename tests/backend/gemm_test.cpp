@@ -3,13 +3,15 @@
 #include <gmock/gmock.h>
 
 #include "backend/error.h"
+#include "backend/ops/matrix_tile.h"
 #include "backend/reference/gemm.h"
-#include "tests/testing.h"
+#include "tests/backend/ops_testing.h"
 
 namespace fovea {
 namespace {
 
 using testing::device;
+using testing::Environment;
 using testing::random_values;
 
 struct Parts {
@@ -17,6 +19,7 @@ struct Parts {
     Activation activation = Activation::none;
     int64_t batch = 0;  ///< rows of the gate; 0: none
     bool residual = false;
+    AttentionPath path = AttentionPath::automatic;
 };
 
 // Pooled memory of y's size holds NaNs before: an element never written is seen.
@@ -30,7 +33,7 @@ void expect_reference(int64_t m, int64_t n, int64_t k, DType dtype, const Parts&
     const auto x = random_values(m * k, 1, dtype), w = random_values(k * n, 2, dtype, scale);
     std::vector<float> bias, gate, residual;
     vk::Stream stream(device());
-    GemmOptions options{.activation = parts.activation};
+    GemmOptions options{.activation = parts.activation, .path = parts.path};
     if (parts.bias) {
         bias = random_values(n, 3, dtype);
         options.bias = upload(stream, bias, {n}, dtype);
@@ -52,7 +55,7 @@ void expect_reference(int64_t m, int64_t n, int64_t k, DType dtype, const Parts&
         testing::tolerance(dtype)))
         << m << " x " << n << " x " << k << " " << name_of(dtype) << " bias " << parts.bias
         << " activation " << static_cast<int>(parts.activation) << " gate " << parts.batch
-        << " residual " << parts.residual;
+        << " residual " << parts.residual << " path " << name_of(parts.path);
 }
 
 TEST(Gemm, AwkwardShapes) {
@@ -125,15 +128,140 @@ TEST(Gemm, ManyRows) {
     EXPECT_TRUE(testing::close(y, reference::gemm(x, w, m, 1, 1), {0, 0}));
 }
 
-// The modules the device does not choose by itself.
-TEST(Gemm, TheOtherPath) {
+// The modules of the scalar path that the device does not choose by itself.
+TEST(Gemm, TheOtherLoads) {
     const bool software = device().info().type == vk::DeviceType::cpu;
-    setenv("FOVEA_GEMM_PATH", software ? "scalar" : "software", 1);
+    const Environment forced("FOVEA_GEMM_LOADS", software ? "gpu" : "software");
     for (const DType dtype : {DType::f32, DType::f16}) {
         expect_reference(13, 20, 12, dtype, {.bias = true, .residual = true});
         expect_reference(5, 7, 9, dtype);
     }
-    unsetenv("FOVEA_GEMM_PATH");
+}
+
+/// On matrix units: the device's own, or emulated ones on software Vulkan.
+class GemmMatrix : public ::testing::TestWithParam<AttentionPath> {
+  protected:
+    void SetUp() override {
+        for (const auto& [path, support] : attention_paths(device().info()))
+            if (path == GetParam() && !support.ok)
+                GTEST_SKIP() << device().info().name << ": " << support.why;
+    }
+    void expect(int64_t m, int64_t n, int64_t k, Parts parts = {}) {
+        parts.path = GetParam();
+        expect_reference(m, n, k, DType::f16, parts);
+    }
+    Environment emulate_{"FOVEA_EMULATE_MATRICES", "1"};
+};
+INSTANTIATE_TEST_SUITE_P(Paths, GemmMatrix,
+                         ::testing::Values(AttentionPath::khr, AttentionPath::nv2),
+                         [](const auto& path) { return std::string(name_of(path.param)); });
+
+TEST_P(GemmMatrix, AwkwardShapes) {
+    const int64_t shapes[][3] = {{1, 8, 8},    {2, 64, 16},   {17, 24, 40}, {33, 72, 56},
+                                 {65, 40, 64}, {7, 200, 136}, {130, 8, 24}, {31, 32, 264}};
+    for (const auto& [m, n, k] : shapes) expect(m, n, k);
+}
+
+TEST_P(GemmMatrix, EveryEpilogue) {
+    for (int mask = 0; mask < 8; ++mask)
+        for (const Activation activation :
+             {Activation::none, Activation::relu, Activation::gelu, Activation::silu})
+            expect(18, 24, 32,
+                   {.bias = (mask & 1) != 0,
+                    .activation = activation,
+                    .batch = (mask & 2) != 0 ? 3 : 0,
+                    .residual = (mask & 4) != 0});
+}
+
+// Every tile the device can run, over more than one tile each way where it has matrix units; last
+// slabs that are part of one, and an odd number of them.
+TEST_P(GemmMatrix, EveryTile) {
+    const bool emulated = device().info().fp16_matrices.empty();
+    int run = 0;
+    for (const MatrixTile& tile : matrix_tiles()) {
+        if (!supports(device().info(), tile).ok) continue;
+        ++run;
+        const Environment forced("FOVEA_GEMM_TILE", to_string(tile).c_str());
+        SCOPED_TRACE(to_string(tile));
+        if (emulated) {
+            expect(tile.rows / 2 + 1, tile.columns - 8, tile.depth + 8, {.bias = true});
+            continue;
+        }
+        expect(tile.rows + 5, 2 * tile.columns - 8, 2 * tile.depth + 8, {.bias = true});
+        expect(11 * tile.rows - 1, 3 * tile.columns, 8 * tile.depth, {.residual = true});
+    }
+    EXPECT_GT(run, 0);
+}
+
+TEST_P(GemmMatrix, ManyTilesInBands) {
+    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1");
+    expect(32 * 11 - 3, 32 * 3 - 8, 8);
+}
+
+TEST_P(GemmMatrix, SplitsOfK) {
+    for (const char* tile : {"32x32x64:2x2:1:2", "32x32x64:2x2:1:7", "64x64x32:2x2:2:3"}) {
+        const Environment forced("FOVEA_GEMM_TILE", tile);
+        SCOPED_TRACE(tile);
+        for (const int64_t k : {8, 72, 328})
+            expect(35, 40, k,
+                   {.bias = true, .activation = Activation::silu, .batch = 5, .residual = true});
+    }
+}
+
+TEST_P(GemmMatrix, WhatIsPastTheEndOfKCountsAsZero) {
+    // Rows of x and w beyond the last slab's k belong to other rows: infinities there must not
+    // reach.
+    const int64_t m = 4, n = 8, k = 8;
+    std::vector<float> x(2 * m * k, INFINITY), w(2 * k * n, INFINITY);
+    std::fill_n(x.begin(), m * k, 1.0f);
+    std::fill_n(w.begin(), k * n, 2.0f);
+    vk::Stream stream(device());
+    const Tensor tx = upload(stream, x, {2 * m, k}, DType::f16).slice(0, m);
+    const Tensor tw = upload(stream, w, {2 * k, n}, DType::f16).slice(0, k);
+    for (const float found : to_host(stream, gemm(stream, tx, tw, {.path = GetParam()})))
+        EXPECT_EQ(found, 16.0f);
+}
+
+TEST_P(GemmMatrix, SameBitsEveryTime) {
+    const auto x = random_values(40 * 2056, 1, DType::f16),
+               w = random_values(2056 * 16, 2, DType::f16);
+    vk::Stream stream(device());
+    const Tensor tx = upload(stream, x, {40, 2056}, DType::f16);
+    const Tensor tw = upload(stream, w, {2056, 16}, DType::f16);
+    const auto once = to_host(stream, gemm(stream, tx, tw, {.path = GetParam()}));
+    EXPECT_EQ(once, to_host(stream, gemm(stream, tx, tw, {.path = GetParam()})));
+}
+
+TEST(GemmPath, ForcedPathsFallBackOnlyForWhatTensorsAre) {
+    const Environment emulate("FOVEA_EMULATE_MATRICES", "1");
+    const vk::DeviceInfo& info = device().info();
+    for (const auto& [path, support] : attention_paths(info)) {
+        const Environment forced("FOVEA_PATH", name_of(path));
+        SCOPED_TRACE(name_of(path));
+        if (!support.ok) {
+            EXPECT_THROW(product_path(info, DType::f16, 64, 64), Error);
+            continue;
+        }
+        EXPECT_EQ(product_path(info, DType::f16, 64, 64), path);
+        EXPECT_EQ(product_path(info, DType::f16, 64, 60), AttentionPath::scalar);
+        EXPECT_EQ(product_path(info, DType::f16, 3, 64), AttentionPath::scalar);
+        EXPECT_EQ(product_path(info, DType::f32, 64, 64), AttentionPath::scalar);
+        if (path == AttentionPath::scalar) continue;
+        EXPECT_THROW(product_path(info, DType::f32, 64, 64, path), Error);
+        EXPECT_THROW(product_path(info, DType::f16, 64, 60, path), Error);
+        EXPECT_EQ(product_path(info, DType::f16, 64, 64, AttentionPath::scalar),
+                  AttentionPath::scalar);
+    }
+}
+
+TEST(GemmPath, TilesThatTheKernelCannotTakeAreRefused) {
+    const Environment emulate("FOVEA_EMULATE_MATRICES", "1");
+    for (const char* tile :
+         {"", "64x64x32", "64x64x32:2x2:3", "64x64x32:2x2:0", "64x64x24:2x2:1", "40x64x32:2x2:1",
+          "64x64x32:2x2:1:1", "64x64x32:2x2:1 ", "4096x4096x32:2x2:1", "64x64x32:64x64:1"}) {
+        const Environment forced("FOVEA_GEMM_TILE", tile);
+        EXPECT_THROW(choose_matrix_tile(device().info(), 64, 64, 64), Error) << tile;
+    }
 }
 
 TEST(Gemm, RefusesWhatDoesNotFit) {

@@ -1,0 +1,251 @@
+#include "backend/ops/matrix_tile.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+
+#include "backend/error.h"
+#include "backend/log.h"
+#include "backend/ops/dispatch.h"
+#include "backend/ops/matrix_units.h"
+#include "shaders.h"
+#include "shaders/gemm/matrix_params.h"
+
+namespace fovea {
+namespace {
+
+/// By rows × columns, the first of a size being the one taken unforced; the others are for
+/// measurements. What a subgroup reads from shared memory for a product falls with its own rows and
+/// columns, and 64 × 64 sums are what the registers of 32 lanes hold.
+constexpr MatrixTile kTiles[] = {
+    {128, 256, 32, 2, 4, 1}, {128, 256, 16, 2, 4, 2}, {256, 128, 32, 4, 2, 1},
+    {256, 128, 16, 4, 2, 2}, {128, 128, 32, 2, 2, 1}, {128, 128, 32, 2, 2, 2},
+    {128, 128, 64, 2, 2, 1}, {128, 128, 32, 2, 4, 1}, {128, 128, 32, 2, 4, 2},
+    {128, 128, 64, 2, 4, 1}, {256, 64, 32, 4, 1, 1},  {256, 64, 32, 4, 2, 1},
+    {128, 64, 32, 2, 2, 2},  {128, 64, 32, 2, 2, 1},  {128, 64, 64, 2, 2, 1},
+    {128, 64, 32, 4, 1, 2},  {64, 64, 32, 2, 2, 2},   {64, 64, 64, 2, 2, 1},
+    {64, 64, 32, 2, 1, 2},   {32, 64, 64, 2, 2, 1},   {32, 32, 64, 2, 2, 1},
+};
+
+/// The device's product that the kernel works with; all zero if none fits.
+vk::MatrixShape matrix_shape(const vk::DeviceInfo& device) {
+    const vk::MatrixShape usual{16, 16, 16};
+    const auto& shapes = device.fp16_matrices;
+    if (const vk::MatrixShape m = forced_matrix_shape(device); m != vk::MatrixShape{}) return m;
+    if (shapes.empty() || std::find(shapes.begin(), shapes.end(), usual) != shapes.end())
+        return usual;  // none: emulated
+    for (const auto& shape : shapes)
+        if (shape.n % 8 == 0 && shape.k % 8 == 0 && 32 % shape.m == 0 && 16 % shape.n == 0 &&
+            32 % shape.k == 0)
+            return shape;
+    return {};
+}
+
+uint32_t workgroup_of(const vk::DeviceInfo& device, const MatrixTile& t) {
+    return t.subgroup_rows * t.subgroup_columns * device.limits.subgroup_size;
+}
+
+uint64_t shared_bytes(const MatrixTile& t, vk::MatrixShape m) {
+    const uint64_t x = uint64_t{t.rows} * ((t.depth / 8) | 1);
+    const uint64_t w = uint64_t{t.depth} * ((t.columns / 8) | 1);
+    const uint64_t scratch = t.subgroup_rows * t.subgroup_columns * m.m * (m.n + 4);
+    return t.buffers * (x + w) * 16 + scratch * 4;
+}
+
+uint64_t tiles_of(const MatrixTile& t, int64_t m, int64_t n) {
+    const auto count = [](int64_t extent, uint32_t tile) {
+        return (static_cast<uint64_t>(extent) + tile - 1) / tile;
+    };
+    return count(m, t.rows) * count(n, t.columns);
+}
+
+uint32_t slabs_of(const MatrixTile& t, int64_t k) {
+    return (static_cast<uint32_t>(k) + t.depth - 1) / t.depth;
+}
+
+std::optional<MatrixTile> forced_tile(const vk::DeviceInfo& device) {
+    const char* text = std::getenv("FOVEA_GEMM_TILE");
+    if (!text) return std::nullopt;
+    MatrixTile t;
+    const int found = std::sscanf(text, "%ux%ux%u:%ux%u:%u:%u", &t.rows, &t.columns, &t.depth,
+                                  &t.subgroup_rows, &t.subgroup_columns, &t.buffers, &t.splits);
+    require(found >= 6 && text == to_string(t),
+            "[gemm] FOVEA_GEMM_TILE is ROWSxCOLUMNSxDEPTH:SUBGROUPSxSUBGROUPS:BUFFERS[:SPLITS] "
+            "such as {}, found \"{}\"",
+            to_string(kTiles[0]), text);
+    const vk::Support support = supports(device, t);
+    require(support.ok, "[gemm] tile {} of FOVEA_GEMM_TILE cannot run on {}: {}", text, device.name,
+            support.why);
+    return t;
+}
+
+/// Parts of k, of which none is empty: whole numbers of slabs, and of buffers, since a kernel of
+/// two multiplies slabs in pairs.
+struct Splits {
+    uint32_t count, slabs;
+};
+
+Splits splits_of(const MatrixTile& t, int64_t k) {
+    const uint32_t slabs = slabs_of(t, k);
+    uint32_t each = (slabs + t.splits - 1) / t.splits;
+    each = (each + t.buffers - 1) / t.buffers * t.buffers;
+    return {(slabs + each - 1) / each, each};
+}
+
+vk::Support path_support(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
+    vk::Support support = matrix_support(path == AttentionPath::nv2 ? device.nv2 : device.khr,
+                                         device, shader::gemm_matrix, dtype);
+    if (support.ok && matrix_shape(device) == vk::MatrixShape{})
+        return {false, "no matrix shape that the kernel can use"};
+    return support;
+}
+
+}  // namespace
+
+std::string to_string(const MatrixTile& t) {
+    const std::string whole = fmt::format("{}x{}x{}:{}x{}:{}", t.rows, t.columns, t.depth,
+                                          t.subgroup_rows, t.subgroup_columns, t.buffers);
+    return t.splits == 1 ? whole : fmt::format("{}:{}", whole, t.splits);
+}
+
+std::span<const MatrixTile> matrix_tiles() {
+    return kTiles;
+}
+
+vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& t) {
+    const vk::MatrixShape m = matrix_shape(device);
+    const auto positive = {t.rows,          t.columns,          t.depth,   m.m,
+                           t.subgroup_rows, t.subgroup_columns, t.buffers, t.splits};
+    if (std::find(positive.begin(), positive.end(), 0u) != positive.end())
+        return {false, "found 0, expected numbers above it"};
+    const uint32_t workgroup = workgroup_of(device, t);
+    if (workgroup > device.limits.workgroup_invocations)
+        return {false, fmt::format("{} invocations, the device allows {}", workgroup,
+                                   device.limits.workgroup_invocations)};
+    if (t.rows % (t.subgroup_rows * m.m) != 0 || t.columns % (t.subgroup_columns * m.n) != 0 ||
+        t.depth % m.k != 0 || t.buffers > 2)
+        return {false,
+                fmt::format("a subgroup's part must consist of {}x{}x{} matrices, with 1 or 2 "
+                            "buffers",
+                            m.m, m.n, m.k)};
+    if (workgroup % (t.depth / 8) != 0 || workgroup % (t.columns / 8) != 0)
+        return {false, fmt::format("{} invocations do not divide into rows of {} and {} vectors",
+                                   workgroup, t.depth / 8, t.columns / 8)};
+    if (shared_bytes(t, m) > device.limits.shared_memory)
+        return {false, fmt::format("{} bytes of shared memory, the device has {}",
+                                   shared_bytes(t, m), device.limits.shared_memory)};
+    return {true, ""};
+}
+
+MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
+    if (const auto forced = forced_tile(device)) return *forced;
+    // Enough workgroups for a large GPU, and no tile that is more than half padding.
+    constexpr uint64_t kEnough = 128;
+    std::optional<MatrixTile> best;
+    for (const MatrixTile& t : kTiles) {
+        if (!supports(device, t).ok) continue;
+        const bool padded = best && ((t.rows < best->rows && m <= best->rows / 2) ||
+                                     (t.columns < best->columns && n <= best->columns / 2));
+        const bool few =
+            best && tiles_of(*best, m, n) < kEnough && tiles_of(t, m, n) > tiles_of(*best, m, n);
+        if (!best || padded || few) best = t;
+    }
+    require(best.has_value(), "[gemm] no tile for matrix units runs on {}: force the scalar path",
+            device.name);
+    // Few tiles and a long way along k: the parts together still add in one order.
+    constexpr uint32_t kLong = 1024;
+    const uint64_t tiles = tiles_of(*best, m, n);
+    if (tiles < kEnough / 2 && k >= 2 * kLong)
+        best->splits = static_cast<uint32_t>(
+            std::min({kEnough / tiles, static_cast<uint64_t>(k) / kLong, uint64_t{8}}));
+    return *best;
+}
+
+AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t n, int64_t k,
+                           AttentionPath wanted) {
+    const bool by_option = wanted != AttentionPath::automatic;
+    const char* text = std::getenv("FOVEA_PATH");
+    if (!by_option && text && *text) wanted = parse_path(text);
+    if (wanted == AttentionPath::scalar) return wanted;
+    std::string why;
+    if (dtype != DType::f16)
+        why = fmt::format("matrix units multiply f16, the tensors are {}", name_of(dtype));
+    else if (n % 8 != 0 || k % 8 != 0)
+        why = fmt::format("columns and k are multiples of 8 there, found {} and {}", n, k);
+    const bool fits = why.empty();
+    for (const AttentionPath path : {AttentionPath::nv2, AttentionPath::khr}) {
+        if (wanted != AttentionPath::automatic && wanted != path) continue;
+        const vk::Support support = path_support(path, device, DType::f16);
+        const bool emulated = support.ok && device.fp16_matrices.empty();
+        if (support.ok && fits && (!emulated || wanted == path)) return path;
+        const std::string& reason = support.ok ? why : support.why;
+        require(wanted != path || (support.ok && !by_option), "[gemm] path {} cannot run on {}: {}",
+                name_of(path), device.name, reason);
+        log::debug("gemm: not path {}: {}", name_of(path), reason);
+    }
+    return AttentionPath::scalar;
+}
+
+void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
+    vk::Device& device = stream.device();
+    const vk::DeviceInfo& info = device.info();
+    const MatrixTile t = choose_matrix_tile(info, p.m, p.n, p.k);
+    const vk::MatrixShape shape = matrix_shape(info);
+    const bool emulated = info.fp16_matrices.empty();
+    const vk::Shader& shader =
+        p.convolution ? (emulated ? shader::conv2d_matrix_emulated : shader::conv2d_matrix)
+                      : (emulated ? shader::gemm_matrix_emulated : shader::gemm_matrix);
+    const vk::Program& program =
+        device.program(shader,
+                       {/*WORKGROUP=*/workgroup_of(info, t),
+                        /*SUBGROUP_ROWS=*/t.subgroup_rows,
+                        /*SUBGROUP_COLUMNS=*/t.subgroup_columns,
+                        /*ROW_MATRICES=*/t.rows / t.subgroup_rows / shape.m,
+                        /*COLUMN_MATRICES=*/t.columns / t.subgroup_columns / shape.n,
+                        /*DEPTH=*/t.depth,
+                        /*BUFFERS=*/t.buffers,
+                        /*MAT_M=*/shape.m,
+                        /*MAT_N=*/shape.n,
+                        /*MAT_K=*/shape.k},
+                       true);
+    const auto narrow = [](int64_t number) { return static_cast<uint32_t>(number); };
+    const Splits splits = splits_of(t, p.k);
+    MatrixParams params{};
+    params.m = narrow(p.m);
+    params.n = narrow(p.n);
+    params.k = narrow(p.k);
+    params.flags = (p.bias ? MATRIX_BIAS : 0) | (p.gate ? MATRIX_GATE : 0) |
+                   (p.residual ? MATRIX_RESIDUAL : 0) |
+                   (p.convolution ? MATRIX_RESIDUAL_INSIDE : 0);
+    params.activation = static_cast<uint32_t>(p.activation);
+    params.gate_rows = p.gate ? narrow(p.m / p.gate.dim(0)) : 1;
+    params.splits = splits.count;
+    params.split_slabs = splits.slabs;
+    if (const auto& c = p.convolution) {
+        params.channels = narrow(c->channels);
+        params.height = narrow(c->height);
+        params.width = narrow(c->width);
+        params.rows = narrow(c->rows);
+        params.columns = narrow(c->columns);
+        params.stride = narrow(c->stride);
+        params.kernel = narrow(c->kernel);
+    }
+    Tensor partial;
+    if (splits.count > 1) partial = empty(device, {splits.count, p.m, p.n}, DType::f32);
+    vk::Groups groups = groups_for(tiles_of(t, p.m, p.n), 1);
+    groups.z = splits.count;
+    // With parts y is written below, by the sum of them.
+    stream.dispatch(program,
+                    {read(p.x), read(p.w), partial ? read(Tensor{}) : write(p.y), read(p.bias),
+                     read(p.residual), read(p.gate), partial ? write(partial) : read(partial)},
+                    params, groups, p.op);
+    if (!partial) return;
+    stream.dispatch(device.program(shader::sum_splits, {kElementGroup}),
+                    {read(Tensor{}), read(Tensor{}), write(p.y), read(p.bias), read(p.residual),
+                     read(p.gate), read(partial)},
+                    params, groups_for(static_cast<uint64_t>(p.m) * p.n / 8, kElementGroup), p.op);
+}
+
+}  // namespace fovea

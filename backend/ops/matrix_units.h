@@ -1,0 +1,22 @@
+#pragma once
+
+#include "backend/tensor.h"
+#include "backend/vk/device.h"
+
+/// What the kernels on matrix units of attention, gemm and conv2d have in common on the host.
+namespace fovea {
+
+/// FOVEA_EMULATE_MATRICES=1 runs these kernels on plain registers where the device has no matrix
+/// units: slowly, so that tests reach them everywhere (shaders/common/matrices.glsl).
+bool emulates_matrices(const vk::DeviceInfo& device);
+
+/// Whether a module made for `device_has`, one of DeviceInfo's supports, can run on tensors of a
+/// type.
+vk::Support matrix_support(const vk::Support& device_has, const vk::DeviceInfo& device,
+                           const vk::Shader& shader, DType dtype);
+
+/// FOVEA_MATRIX=MxNxK: another of the device's shapes, for tests and measurements; all zero where
+/// it is not set. Throws Error for a shape that the device does not list.
+vk::MatrixShape forced_matrix_shape(const vk::DeviceInfo& device);
+
+}  // namespace fovea
