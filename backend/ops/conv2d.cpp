@@ -29,7 +29,7 @@ Tensor conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w, const Conv2d
     vk::Device& device = stream.device();
     const int64_t m = y_shape[0] * y_shape[1] * y_shape[2], n = w.dim(3), k = w.dim(2);
     const Tensor y = empty(device, y_shape, x.dtype());
-    if (product_path(device.info(), x.dtype(), n, k, options.path) != AttentionPath::scalar) {
+    if (product_path(device.info(), x.dtype(), k, options.path) != AttentionPath::scalar) {
         dispatch_matrix_product(stream,
                                 {.op = "conv2d",
                                  .m = m,

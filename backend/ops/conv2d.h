@@ -16,7 +16,7 @@ struct Conv2dOptions {
 
 /// activation(x * w + bias + residual). x (b, h, w, ci), w (kh, kw, ci, co) with kh = kw = 1 or 3,
 /// zero padding kh / 2 → (b, ⌈h / stride⌉, ⌈w / stride⌉, co): PyTorch's Conv2d(padding = k // 2).
-/// Sums are fp32. f16 tensors with ci and co multiples of 8 run on matrix units where the device
+/// Sums are fp32. f16 tensors with ci a multiple of 8 run on matrix units where the device
 /// has them, everything else on the scalar path: product_path() of matrix_tile.h.
 Tensor conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w,
               const Conv2dOptions& options = {});

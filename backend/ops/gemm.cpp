@@ -29,7 +29,7 @@ Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOpti
 
     vk::Device& device = stream.device();
     const Tensor y = empty(device, y_shape, x.dtype());
-    if (product_path(device.info(), x.dtype(), n, k, options.path) != AttentionPath::scalar) {
+    if (product_path(device.info(), x.dtype(), k, options.path) != AttentionPath::scalar) {
         dispatch_matrix_product(stream, {.op = "gemm",
                                          .m = m,
                                          .n = n,

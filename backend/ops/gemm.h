@@ -15,7 +15,7 @@ struct GemmOptions {
 };
 
 /// y = residual + gate * activation(x w + bias), absent parts left out. x (…, k), w (k, n) →
-/// y (…, n). Sums are fp32. f16 tensors with k and n multiples of 8 run on matrix units where the
+/// y (…, n). Sums are fp32. f16 tensors with k a multiple of 8 run on matrix units where the
 /// device has them, everything else on the scalar path: product_path() of matrix_tile.h.
 Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOptions& options = {});
 

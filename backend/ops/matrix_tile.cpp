@@ -27,6 +27,7 @@ constexpr MatrixTile kTiles[] = {
     {128, 64, 32, 2, 2, 2},  {128, 64, 32, 2, 2, 1},  {128, 64, 64, 2, 2, 1},
     {128, 64, 32, 4, 1, 2},  {64, 64, 32, 2, 2, 2},   {64, 64, 64, 2, 2, 1},
     {64, 64, 32, 2, 1, 2},   {32, 64, 64, 2, 2, 1},   {32, 32, 64, 2, 2, 1},
+    {128, 16, 64, 4, 1, 1},
 };
 
 /// The device's product that the kernel works with; all zero if none fits.
@@ -148,8 +149,9 @@ MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n
         if (!supports(device, t).ok) continue;
         const bool padded = best && ((t.rows < best->rows && m <= best->rows / 2) ||
                                      (t.columns < best->columns && n <= best->columns / 2));
-        const bool few =
-            best && tiles_of(*best, m, n) < kEnough && tiles_of(t, m, n) > tiles_of(*best, m, n);
+        const bool few = best && t.rows <= best->rows && t.columns <= best->columns &&
+                         tiles_of(*best, m, n) < kEnough &&
+                         tiles_of(t, m, n) > tiles_of(*best, m, n);
         if (!best || padded || few) best = t;
     }
     require(best.has_value(), "[gemm] no tile for matrix units runs on {}: force the scalar path",
@@ -163,7 +165,7 @@ MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n
     return *best;
 }
 
-AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t n, int64_t k,
+AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t k,
                            AttentionPath wanted) {
     const bool by_option = wanted != AttentionPath::automatic;
     const char* text = std::getenv("FOVEA_PATH");
@@ -172,8 +174,8 @@ AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t n,
     std::string why;
     if (dtype != DType::f16)
         why = fmt::format("matrix units multiply f16, the tensors are {}", name_of(dtype));
-    else if (n % 8 != 0 || k % 8 != 0)
-        why = fmt::format("columns and k are multiples of 8 there, found {} and {}", n, k);
+    else if (k % 8 != 0)
+        why = fmt::format("x's rows are multiples of 8 elements there, found {}", k);
     const bool fits = why.empty();
     for (const AttentionPath path : {AttentionPath::nv2, AttentionPath::khr}) {
         if (wanted != AttentionPath::automatic && wanted != path) continue;
@@ -193,10 +195,17 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
     const vk::DeviceInfo& info = device.info();
     const MatrixTile t = choose_matrix_tile(info, p.m, p.n, p.k);
     const vk::MatrixShape shape = matrix_shape(info);
-    const bool emulated = info.fp16_matrices.empty();
+    const bool emulated = info.fp16_matrices.empty(), narrow_n = p.n % 8 != 0;
+    const auto module = [&](const vk::Shader& wide, const vk::Shader& wide_emulated,
+                            const vk::Shader& narrow, const vk::Shader& narrow_emulated) {
+        return narrow_n ? (emulated ? &narrow_emulated : &narrow)
+                        : (emulated ? &wide_emulated : &wide);
+    };
     const vk::Shader& shader =
-        p.convolution ? (emulated ? shader::conv2d_matrix_emulated : shader::conv2d_matrix)
-                      : (emulated ? shader::gemm_matrix_emulated : shader::gemm_matrix);
+        p.convolution ? *module(shader::conv2d_matrix, shader::conv2d_matrix_emulated,
+                                shader::conv2d_matrix_narrow, shader::conv2d_matrix_narrow_emulated)
+                      : *module(shader::gemm_matrix, shader::gemm_matrix_emulated,
+                                shader::gemm_matrix_narrow, shader::gemm_matrix_narrow_emulated);
     const vk::Program& program =
         device.program(shader,
                        {/*WORKGROUP=*/workgroup_of(info, t),
@@ -210,30 +219,31 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
                         /*MAT_N=*/shape.n,
                         /*MAT_K=*/shape.k},
                        true);
-    const auto narrow = [](int64_t number) { return static_cast<uint32_t>(number); };
+    const auto u32 = [](int64_t number) { return static_cast<uint32_t>(number); };
     const Splits splits = splits_of(t, p.k);
     MatrixParams params{};
-    params.m = narrow(p.m);
-    params.n = narrow(p.n);
-    params.k = narrow(p.k);
+    params.m = u32(p.m);
+    params.n = u32(p.n);
+    params.k = u32(p.k);
     params.flags = (p.bias ? MATRIX_BIAS : 0) | (p.gate ? MATRIX_GATE : 0) |
                    (p.residual ? MATRIX_RESIDUAL : 0) |
                    (p.convolution ? MATRIX_RESIDUAL_INSIDE : 0);
     params.activation = static_cast<uint32_t>(p.activation);
-    params.gate_rows = p.gate ? narrow(p.m / p.gate.dim(0)) : 1;
+    params.gate_rows = p.gate ? u32(p.m / p.gate.dim(0)) : 1;
     params.splits = splits.count;
     params.split_slabs = splits.slabs;
     if (const auto& c = p.convolution) {
-        params.channels = narrow(c->channels);
-        params.height = narrow(c->height);
-        params.width = narrow(c->width);
-        params.rows = narrow(c->rows);
-        params.columns = narrow(c->columns);
-        params.stride = narrow(c->stride);
-        params.kernel = narrow(c->kernel);
+        params.channels = u32(c->channels);
+        params.height = u32(c->height);
+        params.width = u32(c->width);
+        params.rows = u32(c->rows);
+        params.columns = u32(c->columns);
+        params.stride = u32(c->stride);
+        params.kernel = u32(c->kernel);
     }
     Tensor partial;
-    if (splits.count > 1) partial = empty(device, {splits.count, p.m, p.n}, DType::f32);
+    const int64_t vectors = (p.n + 7) / 8;
+    if (splits.count > 1) partial = empty(device, {splits.count, p.m, 8 * vectors}, DType::f32);
     vk::Groups groups = groups_for(tiles_of(t, p.m, p.n), 1);
     groups.z = splits.count;
     // With parts y is written below, by the sum of them.
@@ -242,10 +252,11 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
                      read(p.residual), read(p.gate), partial ? write(partial) : read(partial)},
                     params, groups, p.op);
     if (!partial) return;
-    stream.dispatch(device.program(shader::sum_splits, {kElementGroup}),
-                    {read(Tensor{}), read(Tensor{}), write(p.y), read(p.bias), read(p.residual),
-                     read(p.gate), read(partial)},
-                    params, groups_for(static_cast<uint64_t>(p.m) * p.n / 8, kElementGroup), p.op);
+    stream.dispatch(
+        device.program(narrow_n ? shader::sum_splits_narrow : shader::sum_splits, {kElementGroup}),
+        {read(Tensor{}), read(Tensor{}), write(p.y), read(p.bias), read(p.residual), read(p.gate),
+         read(partial)},
+        params, groups_for(static_cast<uint64_t>(p.m * vectors), kElementGroup), p.op);
 }
 
 }  // namespace fovea

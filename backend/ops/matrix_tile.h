@@ -38,11 +38,11 @@ vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& tile);
 MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k);
 
 /// The path of gemm and conv2d, which have a kernel for matrix units (khr and nv2 name the same
-/// one) and a scalar one: `wanted`, else that of FOVEA_PATH, else the fastest. n and k (input
-/// channels of a convolution) that are not multiples of 8 and tensors that are not f16 run on
-/// scalar, whatever FOVEA_PATH says; a path that the device lacks, and a wanted one that does not
-/// apply, is an Error with the reason.
-AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t n, int64_t k,
+/// one) and a scalar one: `wanted`, else that of FOVEA_PATH, else the fastest. Tensors that are not
+/// f16 and k, of a convolution the input channels, that is no multiple of 8 run on scalar, whatever
+/// FOVEA_PATH says; a path that the device lacks, and a wanted one that does not apply, is an Error
+/// with the reason.
+AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t k,
                            AttentionPath wanted = AttentionPath::automatic);
 
 /// y = x w with everything around it. Of a convolution: rows are output pixels, k is taps times

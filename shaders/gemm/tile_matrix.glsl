@@ -4,8 +4,8 @@
 // slabs of DEPTH along k; while one is multiplied, the next is on its way into registers. With two
 // BUFFERS a slab costs one barrier, with one it costs two, and half the shared memory.
 //
-// Vectors are 8 elements: k and n are multiples of 8. Rows and columns past the end repeat the last
-// ones and are not written; k past the end counts as 0 in x and in w.
+// Vectors are 8 elements: k, of a convolution the channels, is a multiple of 8. Rows and columns past
+// the end repeat the last ones and are not written; k past the end counts as 0 in x and in w.
 //
 // The includer defines locate_rows() and load_x().
 
@@ -31,7 +31,7 @@ const uint COLUMNS = SUBGROUP_COLUMNS * COLUMN_MATRICES * MAT_N;
 #include "common/matrices.glsl"
 
 layout(std430, binding = 0) readonly restrict buffer X { uvec4 x_data[]; };
-layout(std430, binding = 1) readonly restrict buffer W { uvec4 w_data[]; };
+layout(std430, binding = 1) readonly restrict buffer W { Columns w_data[]; };
 layout(std430, binding = 6) writeonly restrict buffer Partial { vec4 partial[]; };
 
 const uint X_VECTORS = DEPTH / 8;
@@ -74,7 +74,7 @@ bool place_tile(uint number) {
     const uint rows = min(BAND, down - band * BAND);
     first_row = (band * BAND + in_band % rows) * ROWS;
     first_column = in_band / rows * COLUMNS;
-    w_column = min(first_column / 8 + gl_LocalInvocationIndex % W_VECTORS, params.n / 8 - 1);
+    w_column = min(first_column / 8 + gl_LocalInvocationIndex % W_VECTORS, vectors_of_row() - 1);
     return true;
 }
 
@@ -84,7 +84,7 @@ void fetch(uint slab) {
     UNROLLED for (uint i = 0; i < W_LOADS; ++i) {
         const uint row = slab * DEPTH + i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
         w_next[i] = uvec4(0);
-        if (row < params.k) w_next[i] = w_data[row * (params.n / 8) + w_column];
+        if (row < params.k) w_next[i] = COLUMNS_OF(w_data, row, w_column);
     }
 }
 
@@ -159,7 +159,8 @@ void write_tile() {
             if (params.splits == 1) {
                 write_y(row, column / 8, s);
             } else {
-                const uint to = ((gl_WorkGroupID.z * params.m + row) * params.n + column) / 4;
+                const uint to =
+                    2 * ((gl_WorkGroupID.z * params.m + row) * vectors_of_row() + column / 8);
                 partial[to] = s.low;
                 partial[to + 1] = s.high;
             }

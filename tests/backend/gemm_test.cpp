@@ -198,6 +198,15 @@ TEST_P(GemmMatrix, ManyTilesInBands) {
     expect(32 * 11 - 3, 32 * 3 - 8, 8);
 }
 
+// Rows of w and y that start anywhere.
+TEST_P(GemmMatrix, AnyNumberOfColumns) {
+    for (const int64_t n : {1, 3, 7, 12, 67})
+        expect(37, n, 72,
+               {.bias = true, .activation = Activation::gelu, .batch = 37, .residual = true});
+    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1:3");
+    expect(37, 45, 200, {.bias = true, .batch = 1, .residual = true});
+}
+
 TEST_P(GemmMatrix, SplitsOfK) {
     for (const char* tile : {"32x32x64:2x2:1:2", "32x32x64:2x2:1:7", "64x64x32:2x2:2:3"}) {
         const Environment forced("FOVEA_GEMM_TILE", tile);
@@ -239,18 +248,16 @@ TEST(GemmPath, ForcedPathsFallBackOnlyForWhatTensorsAre) {
         const Environment forced("FOVEA_PATH", name_of(path));
         SCOPED_TRACE(name_of(path));
         if (!support.ok) {
-            EXPECT_THROW(product_path(info, DType::f16, 64, 64), Error);
+            EXPECT_THROW(product_path(info, DType::f16, 64), Error);
             continue;
         }
-        EXPECT_EQ(product_path(info, DType::f16, 64, 64), path);
-        EXPECT_EQ(product_path(info, DType::f16, 64, 60), AttentionPath::scalar);
-        EXPECT_EQ(product_path(info, DType::f16, 3, 64), AttentionPath::scalar);
-        EXPECT_EQ(product_path(info, DType::f32, 64, 64), AttentionPath::scalar);
+        EXPECT_EQ(product_path(info, DType::f16, 64), path);
+        EXPECT_EQ(product_path(info, DType::f16, 60), AttentionPath::scalar);
+        EXPECT_EQ(product_path(info, DType::f32, 64), AttentionPath::scalar);
         if (path == AttentionPath::scalar) continue;
-        EXPECT_THROW(product_path(info, DType::f32, 64, 64, path), Error);
-        EXPECT_THROW(product_path(info, DType::f16, 64, 60, path), Error);
-        EXPECT_EQ(product_path(info, DType::f16, 64, 64, AttentionPath::scalar),
-                  AttentionPath::scalar);
+        EXPECT_THROW(product_path(info, DType::f32, 64, path), Error);
+        EXPECT_THROW(product_path(info, DType::f16, 60, path), Error);
+        EXPECT_EQ(product_path(info, DType::f16, 64, AttentionPath::scalar), AttentionPath::scalar);
     }
 }
 
