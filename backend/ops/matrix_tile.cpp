@@ -20,14 +20,15 @@ namespace {
 /// measurements. What a subgroup reads from shared memory for a product falls with its own rows and
 /// columns, and 64 × 64 sums are what the registers of 32 lanes hold.
 constexpr MatrixTile kTiles[] = {
-    {128, 256, 32, 2, 4, 1}, {128, 256, 16, 2, 4, 2}, {256, 128, 32, 4, 2, 1},
-    {256, 128, 16, 4, 2, 2}, {128, 128, 32, 2, 2, 1}, {128, 128, 32, 2, 2, 2},
-    {128, 128, 64, 2, 2, 1}, {128, 128, 32, 2, 4, 1}, {128, 128, 32, 2, 4, 2},
-    {128, 128, 64, 2, 4, 1}, {256, 64, 32, 4, 1, 1},  {256, 64, 32, 4, 2, 1},
-    {128, 64, 32, 2, 2, 2},  {128, 64, 32, 2, 2, 1},  {128, 64, 64, 2, 2, 1},
-    {128, 64, 32, 4, 1, 2},  {64, 64, 32, 2, 2, 2},   {64, 64, 64, 2, 2, 1},
-    {64, 64, 32, 2, 1, 2},   {32, 64, 64, 2, 2, 1},   {32, 32, 64, 2, 2, 1},
-    {128, 16, 64, 4, 1, 1},
+    {128, 256, 32, 2, 4, 1, 1}, {128, 256, 32, 2, 4, 1, 2}, {128, 256, 16, 2, 4, 2, 1},
+    {128, 256, 16, 2, 4, 2, 2}, {256, 128, 32, 4, 2, 1, 1}, {256, 128, 16, 4, 2, 2, 2},
+    {128, 128, 32, 2, 2, 1, 1}, {128, 128, 32, 2, 2, 2, 1}, {128, 128, 16, 2, 2, 2, 2},
+    {128, 128, 64, 2, 2, 1, 1}, {128, 128, 32, 2, 4, 1, 1}, {128, 128, 32, 2, 4, 2, 1},
+    {128, 128, 32, 2, 4, 2, 2}, {128, 128, 64, 2, 4, 1, 1}, {256, 64, 32, 4, 1, 1, 1},
+    {256, 64, 16, 4, 1, 2, 2},  {128, 64, 32, 2, 2, 2, 1},  {128, 64, 32, 2, 2, 2, 2},
+    {128, 64, 64, 2, 2, 1, 1},  {64, 64, 32, 2, 2, 2, 1},   {64, 64, 32, 2, 2, 2, 2},
+    {64, 64, 64, 2, 2, 1, 1},   {64, 64, 32, 2, 1, 2, 1},   {32, 64, 64, 2, 2, 1, 1},
+    {32, 32, 64, 2, 2, 1, 1},   {128, 16, 64, 4, 1, 1, 1},
 };
 
 /// The device's product that the kernel works with; all zero if none fits.
@@ -70,20 +71,21 @@ std::optional<MatrixTile> forced_tile(const vk::DeviceInfo& device) {
     const char* text = std::getenv("FOVEA_GEMM_TILE");
     if (!text) return std::nullopt;
     MatrixTile t;
-    const int found = std::sscanf(text, "%ux%ux%u:%ux%u:%u:%u", &t.rows, &t.columns, &t.depth,
-                                  &t.subgroup_rows, &t.subgroup_columns, &t.buffers, &t.splits);
-    require(found >= 6 && text == to_string(t),
-            "[gemm] FOVEA_GEMM_TILE is ROWSxCOLUMNSxDEPTH:SUBGROUPSxSUBGROUPS:BUFFERS[:SPLITS] "
-            "such as {}, found \"{}\"",
-            to_string(kTiles[0]), text);
+    const int found =
+        std::sscanf(text, "%ux%ux%u:%ux%u:%ux%u:%u", &t.rows, &t.columns, &t.depth,
+                    &t.subgroup_rows, &t.subgroup_columns, &t.buffers, &t.ahead, &t.splits);
+    require(
+        found >= 7 && text == to_string(t),
+        "[gemm] FOVEA_GEMM_TILE is "
+        "ROWSxCOLUMNSxDEPTH:SUBGROUPSxSUBGROUPS:BUFFERSxAHEAD[:SPLITS] such as {}, found \"{}\"",
+        to_string(kTiles[0]), text);
     const vk::Support support = supports(device, t);
     require(support.ok, "[gemm] tile {} of FOVEA_GEMM_TILE cannot run on {}: {}", text, device.name,
             support.why);
     return t;
 }
 
-/// Parts of k, of which none is empty: whole numbers of slabs, and of buffers, since a kernel of
-/// two multiplies slabs in pairs.
+/// Parts of k, of which none is empty: whole numbers of the kernel's rounds of slabs.
 struct Splits {
     uint32_t count, slabs;
 };
@@ -91,7 +93,8 @@ struct Splits {
 Splits splits_of(const MatrixTile& t, int64_t k) {
     const uint32_t slabs = slabs_of(t, k);
     uint32_t each = (slabs + t.splits - 1) / t.splits;
-    each = (each + t.buffers - 1) / t.buffers * t.buffers;
+    const uint32_t round = std::max(t.buffers, t.ahead);
+    each = (each + round - 1) / round * round;
     return {(slabs + each - 1) / each, each};
 }
 
@@ -106,8 +109,8 @@ vk::Support path_support(AttentionPath path, const vk::DeviceInfo& device, DType
 }  // namespace
 
 std::string to_string(const MatrixTile& t) {
-    const std::string whole = fmt::format("{}x{}x{}:{}x{}:{}", t.rows, t.columns, t.depth,
-                                          t.subgroup_rows, t.subgroup_columns, t.buffers);
+    const std::string whole = fmt::format("{}x{}x{}:{}x{}:{}x{}", t.rows, t.columns, t.depth,
+                                          t.subgroup_rows, t.subgroup_columns, t.buffers, t.ahead);
     return t.splits == 1 ? whole : fmt::format("{}:{}", whole, t.splits);
 }
 
@@ -117,8 +120,8 @@ std::span<const MatrixTile> matrix_tiles() {
 
 vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& t) {
     const vk::MatrixShape m = matrix_shape(device);
-    const auto positive = {t.rows,          t.columns,          t.depth,   m.m,
-                           t.subgroup_rows, t.subgroup_columns, t.buffers, t.splits};
+    const auto positive = {t.rows,    t.columns, t.depth, m.m, t.subgroup_rows, t.subgroup_columns,
+                           t.buffers, t.ahead,   t.splits};
     if (std::find(positive.begin(), positive.end(), 0u) != positive.end())
         return {false, "found 0, expected numbers above it"};
     const uint32_t workgroup = workgroup_of(device, t);
@@ -126,10 +129,10 @@ vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& t) {
         return {false, fmt::format("{} invocations, the device allows {}", workgroup,
                                    device.limits.workgroup_invocations)};
     if (t.rows % (t.subgroup_rows * m.m) != 0 || t.columns % (t.subgroup_columns * m.n) != 0 ||
-        t.depth % m.k != 0 || t.buffers > 2)
+        t.depth % m.k != 0 || t.buffers > 2 || t.ahead > 2)
         return {false,
                 fmt::format("a subgroup's part must consist of {}x{}x{} matrices, with 1 or 2 "
-                            "buffers",
+                            "buffers and slabs ahead",
                             m.m, m.n, m.k)};
     if (workgroup % (t.depth / 8) != 0 || workgroup % (t.columns / 8) != 0)
         return {false, fmt::format("{} invocations do not divide into rows of {} and {} vectors",
@@ -215,6 +218,7 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
                         /*COLUMN_MATRICES=*/t.columns / t.subgroup_columns / shape.n,
                         /*DEPTH=*/t.depth,
                         /*BUFFERS=*/t.buffers,
+                        /*AHEAD=*/t.ahead,
                         /*MAT_M=*/shape.m,
                         /*MAT_N=*/shape.n,
                         /*MAT_K=*/shape.k},

@@ -18,6 +18,7 @@ struct MatrixTile {
     uint32_t depth;                            ///< of k between two barriers
     uint32_t subgroup_rows, subgroup_columns;  ///< subgroups down and across
     uint32_t buffers;                          ///< slabs in shared memory: 1 or 2
+    uint32_t ahead;                            ///< slabs on their way into registers: 1 or 2
     uint32_t splits = 1;                       ///< parts of k with workgroups of their own
 
     bool operator==(const MatrixTile&) const = default;

@@ -7,8 +7,8 @@
 
 layout(push_constant) uniform Push { MatrixParams params; };
 
-// Vectors are 8 adjacent columns. With NARROW n is no multiple of that: rows start anywhere, and the
-// last vector of one repeats its last column, which is not written.
+// Vectors are 8 adjacent columns. With NARROW n is no multiple of that: rows start anywhere, and
+// the last vector of one repeats its last column, which is not written.
 #ifdef NARROW
 #define Columns float16_t
 #define HALF(array, row, column) float(array[(row) * params.n + min(column, params.n - 1)])

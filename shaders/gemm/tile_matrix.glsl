@@ -1,11 +1,12 @@
 // Tile of gemm and conv2d on matrix units: a workgroup makes ROWS × COLUMNS of y = x w, each of its
-// subgroups ROW_MATRICES × COLUMN_MATRICES matrices of sums in registers; what a subgroup reads from
-// shared memory a product falls with both, so they are large. x and w pass through shared memory in
-// slabs of DEPTH along k; while one is multiplied, the next is on its way into registers. With two
-// BUFFERS a slab costs one barrier, with one it costs two, and half the shared memory.
+// subgroups ROW_MATRICES × COLUMN_MATRICES matrices of sums in registers; what a subgroup reads
+// from shared memory a product falls with both, so they are large. x and w pass through shared
+// memory in slabs of DEPTH along k; while one is multiplied, the next AHEAD are on their way into
+// registers. With two BUFFERS a slab costs one barrier, with one it costs two, and half the shared
+// memory.
 //
-// Vectors are 8 elements: k, of a convolution the channels, is a multiple of 8. Rows and columns past
-// the end repeat the last ones and are not written; k past the end counts as 0 in x and in w.
+// Vectors are 8 elements: k, of a convolution the channels, is a multiple of 8. Rows and columns
+// past the end repeat the last ones and are not written; k past the end counts as 0 in x and in w.
 //
 // The includer defines locate_rows() and load_x().
 
@@ -18,9 +19,10 @@ layout(constant_id = 3) const uint ROW_MATRICES = 1;
 layout(constant_id = 4) const uint COLUMN_MATRICES = 1;
 layout(constant_id = 5) const uint DEPTH = 32;
 layout(constant_id = 6) const uint BUFFERS = 1;
-layout(constant_id = 7) const uint MAT_M = 16;
-layout(constant_id = 8) const uint MAT_N = 16;
-layout(constant_id = 9) const uint MAT_K = 16;
+layout(constant_id = 7) const uint AHEAD = 1;
+layout(constant_id = 8) const uint MAT_M = 16;
+layout(constant_id = 9) const uint MAT_N = 16;
+layout(constant_id = 10) const uint MAT_K = 16;
 
 const uint SUBGROUPS = SUBGROUP_ROWS * SUBGROUP_COLUMNS;
 const uint LANES = WORKGROUP / SUBGROUPS;
@@ -53,8 +55,8 @@ shared uvec4 w_tile[BUFFERS * W_SIZE];
 shared float y_tile[SUBGROUPS * MAT_M * Y_STRIDE];
 
 MatrixC sums[ROW_MATRICES * COLUMN_MATRICES];
-uvec4 x_next[X_LOADS];
-uvec4 w_next[W_LOADS];
+uvec4 x_next[AHEAD * X_LOADS];
+uvec4 w_next[AHEAD * W_LOADS];
 uint first_row, first_column;
 uint w_column;  // this invocation's vector of w's rows
 
@@ -78,26 +80,28 @@ bool place_tile(uint number) {
     return true;
 }
 
-void fetch(uint slab) {
+// Into or out of part `set` of the registers.
+void fetch(uint slab, uint set) {
     UNROLLED for (uint i = 0; i < X_LOADS; ++i)
-        x_next[i] = load_x(i, slab * X_VECTORS + gl_LocalInvocationIndex % X_VECTORS);
+        x_next[set * X_LOADS + i] =
+            load_x(i, slab * X_VECTORS + gl_LocalInvocationIndex % X_VECTORS);
     UNROLLED for (uint i = 0; i < W_LOADS; ++i) {
         const uint row = slab * DEPTH + i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
-        w_next[i] = uvec4(0);
-        if (row < params.k) w_next[i] = COLUMNS_OF(w_data, row, w_column);
+        w_next[set * W_LOADS + i] = uvec4(0);
+        if (row < params.k) w_next[set * W_LOADS + i] = COLUMNS_OF(w_data, row, w_column);
     }
 }
 
-void stage(uint buffer_number) {
+void stage(uint set, uint buffer_number) {
     UNROLLED for (uint i = 0; i < X_LOADS; ++i)
         if (X_LOADS * X_STEP == ROWS || x_row(i) < ROWS)
             x_tile[buffer_number * X_SIZE + x_row(i) * X_STRIDE +
-                   gl_LocalInvocationIndex % X_VECTORS] = x_next[i];
+                   gl_LocalInvocationIndex % X_VECTORS] = x_next[set * X_LOADS + i];
     UNROLLED for (uint i = 0; i < W_LOADS; ++i) {
         const uint row = i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
         if (W_LOADS * W_STEP == DEPTH || row < DEPTH)
             w_tile[buffer_number * W_SIZE + row * W_STRIDE +
-                   gl_LocalInvocationIndex % W_VECTORS] = w_next[i];
+                   gl_LocalInvocationIndex % W_VECTORS] = w_next[set * W_LOADS + i];
     }
 }
 
@@ -121,20 +125,22 @@ void multiply(uint buffer_number) {
     }
 }
 
-// Straight-line slabs: the last fetches and stages one more that nobody multiplies, and two buffers
-// may multiply one past the end of k, which is 0.
+const uint ROUND = BUFFERS > AHEAD ? BUFFERS : AHEAD;  // slabs; both are 1 or 2
+
+// Straight-line slabs: the last fetch and stage more that nobody multiplies, and a round may
+// multiply one slab past the end of k, which is 0.
 void accumulate(uint first_slab, uint end_slab) {
     UNROLLED for (uint n = 0; n < ROW_MATRICES * COLUMN_MATRICES; ++n) CLEAR(sums[n]);
-    fetch(first_slab);
-    stage(0);
+    UNROLLED for (uint i = 0; i < AHEAD; ++i) fetch(first_slab + i, i);
+    stage(0, 0);
     barrier();
-    for (uint slab = first_slab; slab < end_slab; slab += BUFFERS)
-        // Unrolled, so that each buffer's addresses are constants.
-        UNROLLED for (uint b = 0; b < BUFFERS; ++b) {
-            fetch(slab + b + 1);
-            multiply(b);
+    for (uint slab = first_slab; slab < end_slab; slab += ROUND)
+        // Unrolled, so that buffers and registers have constant addresses.
+        UNROLLED for (uint i = 0; i < ROUND; ++i) {
+            fetch(slab + i + AHEAD, i % AHEAD);
+            multiply(i % BUFFERS);
             if (BUFFERS == 1) barrier();
-            stage((b + 1) % BUFFERS);
+            stage((i + 1) % AHEAD, (i + 1) % BUFFERS);
             barrier();
         }
 }
@@ -171,7 +177,8 @@ void write_tile() {
 void main() {
     if (!place_tile(linear_group())) return;
     locate_rows();
-    const uint slabs = (params.k + DEPTH - 1) / DEPTH, first = gl_WorkGroupID.z * params.split_slabs;
+    const uint slabs = (params.k + DEPTH - 1) / DEPTH;
+    const uint first = gl_WorkGroupID.z * params.split_slabs;
     accumulate(first, min(first + params.split_slabs, slabs));
     write_tile();
 }

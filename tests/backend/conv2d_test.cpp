@@ -176,7 +176,7 @@ TEST_P(Conv2dMatrix, EveryTile) {
 }
 
 TEST_P(Conv2dMatrix, SplitsOfK) {
-    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1:3");
+    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1x1:3");
     expect({1, 5, 9, 40, 40}, {.bias = true, .activation = Activation::silu, .residual = true});
 }
 

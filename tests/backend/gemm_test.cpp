@@ -194,7 +194,7 @@ TEST_P(GemmMatrix, EveryTile) {
 }
 
 TEST_P(GemmMatrix, ManyTilesInBands) {
-    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1");
+    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1x1");
     expect(32 * 11 - 3, 32 * 3 - 8, 8);
 }
 
@@ -203,12 +203,12 @@ TEST_P(GemmMatrix, AnyNumberOfColumns) {
     for (const int64_t n : {1, 3, 7, 12, 67})
         expect(37, n, 72,
                {.bias = true, .activation = Activation::gelu, .batch = 37, .residual = true});
-    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1:3");
+    const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1x1:3");
     expect(37, 45, 200, {.bias = true, .batch = 1, .residual = true});
 }
 
 TEST_P(GemmMatrix, SplitsOfK) {
-    for (const char* tile : {"32x32x64:2x2:1:2", "32x32x64:2x2:1:7", "64x64x32:2x2:2:3"}) {
+    for (const char* tile : {"32x32x64:2x2:1x1:2", "32x32x64:2x2:1x1:7", "64x64x32:2x2:2x2:3"}) {
         const Environment forced("FOVEA_GEMM_TILE", tile);
         SCOPED_TRACE(tile);
         for (const int64_t k : {8, 72, 328})
@@ -264,8 +264,9 @@ TEST(GemmPath, ForcedPathsFallBackOnlyForWhatTensorsAre) {
 TEST(GemmPath, TilesThatTheKernelCannotTakeAreRefused) {
     const Environment emulate("FOVEA_EMULATE_MATRICES", "1");
     for (const char* tile :
-         {"", "64x64x32", "64x64x32:2x2:3", "64x64x32:2x2:0", "64x64x24:2x2:1", "40x64x32:2x2:1",
-          "64x64x32:2x2:1:1", "64x64x32:2x2:1 ", "4096x4096x32:2x2:1", "64x64x32:64x64:1"}) {
+         {"", "64x64x32", "64x64x32:2x2:1", "64x64x32:2x2:3x1", "64x64x32:2x2:1x3",
+          "64x64x32:2x2:0x1", "64x64x24:2x2:1x1", "40x64x32:2x2:1x1", "64x64x32:2x2:1x1:1",
+          "64x64x32:2x2:1x1 ", "4096x4096x32:2x2:1x1", "64x64x32:64x64:1x1"}) {
         const Environment forced("FOVEA_GEMM_TILE", tile);
         EXPECT_THROW(choose_matrix_tile(device().info(), 64, 64, 64), Error) << tile;
     }
