@@ -5,6 +5,9 @@
 
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
+
+#include "backend/error.h"
 
 namespace fovea::apps {
 namespace {
@@ -68,6 +71,14 @@ void Progress::update(int done, int total) {
                    duration_text(left));
         last_ = now;
     }
+}
+
+void require_folder_of(const char* command, const char* option, const std::string& path) {
+    const auto folder = std::filesystem::path(path).parent_path();
+    std::error_code error;
+    require(folder.empty() || std::filesystem::is_directory(folder, error),
+            "[{}] {} {} found, but there is no folder {}: make it first", command, option, path,
+            folder.string());
 }
 
 }  // namespace fovea::apps

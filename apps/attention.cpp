@@ -49,7 +49,10 @@ std::vector<fs::path> outputs(const Options& options) {
     std::error_code error;
     const bool folder =
         options.files.size() > 1 || options.output.ends_with('/') || fs::is_directory(out, error);
-    if (!folder) return {out};
+    if (!folder) {
+        require_folder_of("attention", "-o", options.output);
+        return {out};
+    }
     fs::create_directories(out, error);
     require(fs::is_directory(out, error), "[attention] -o {}: cannot make this folder",
             options.output);

@@ -72,6 +72,8 @@ PlanCase case_of_spec(const Options& o) {
     const Pattern pattern = parse_pattern(spec, grid);
     const Grid& own = pattern.grid();
     const auto length = static_cast<uint32_t>(own.shape.empty() ? grid.tokens() : own.tokens());
+    require(length <= 1 << 20, "[plan] {} tokens found with the text, expected at most 2^20",
+            length);
     return {.name = spec,
             .grid = grid,
             .pattern = pattern,
@@ -117,7 +119,15 @@ std::unique_ptr<vk::Device> find_device(const Options& o, std::string& why) {
 
 TileShape tile_of(const Options& o, const PlanCase& c, const vk::Device* device) {
     if (o.tile.empty())
-        return device ? attention_tile(device->info(), c.pattern, c.head_dim, c.dtype,
+        return device ? attention_tile(device->info(), c.pattern,
+                                       {.batch = c.batch,
+                                        .heads = c.heads,
+                                        .q_len = c.q_len,
+                                        .kv_len = c.kv_len,
+                                        .extra_len = c.extra,
+                                        .head_dim = c.head_dim,
+                                        .v_dim = c.v_dim,
+                                        .dtype = c.dtype},
                                        parse_path(o.path))
                       : TileShape{128, 64};
     const auto tile = sizes(o.tile, "--tile", "128x64");
@@ -153,6 +163,8 @@ uint32_t query_of(const PlanCase& c, int64_t asked) {
 void run(const Options& o) {
     require(o.draw.empty() || o.draw.ends_with(".png"), "[plan] --draw {} found, expected a .png",
             o.draw);
+    require_folder_of("plan", "--draw", o.draw);
+    parse_path(o.path);  // refused even where nothing is measured
     PlanCase c = o.file.empty() ? case_of_spec(o) : case_of_file(o);
     const uint32_t query = query_of(c, o.query), head = static_cast<uint32_t>(o.head);
     require(head < c.heads, "[plan] --head {} found, expected 0 to {}", head, c.heads - 1);
@@ -164,6 +176,8 @@ void run(const Options& o) {
     c.plan = plan(c.pattern, c.tile, c.q_len, c.kv_len, c.extra);
     c.plan_seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    require(c.totals().kept_pairs > 0,
+            "[plan] {} keeps no pair of a query and a key: there is nothing to plan", c.name);
     c.boxes = c.pattern.box_costs(c.tile);
     if (c.window) c.settings = perfect_settings(*c.window, c.tile);
     std::optional<PlanModel> model;
@@ -191,8 +205,8 @@ void add_plan(CLI::App& app) {
     auto* causal = command->add_option("--causal", o->causal,
                                        "Windows end at the query; per axis as in 1x0x0");
     causal->expected(0, 1);
-    command->add_option("--case", o->file,
-                        "Instead: pattern and sizes of a file as fovea attention reads it");
+    auto* file = command->add_option(
+        "--case", o->file, "Instead: pattern and sizes of a file as fovea attention reads it");
     const auto number = [&](const char* name, int& value, const char* help, int low, int high) {
         command->add_option(name, value, help)->check(CLI::Range(low, high))->capture_default_str();
     };
@@ -222,6 +236,10 @@ void add_plan(CLI::App& app) {
         ->check(CLI::Range(int64_t{0}, int64_t{1} << 32));
     number("--head", o->head, "Head drawn, where they differ", 0, 1023);
     command->add_flag("--json", o->json, "Print JSON");
+    // The file says what these say.
+    for (const char* name : {"--grid", "--pattern", "--window", "--stride", "--dilation",
+                             "--causal", "--heads", "--head-dim", "--batch", "--extra"})
+        file->excludes(command->get_option(name));
     std::string patterns;
     for (const std::string& line : pattern_help()) patterns += fmt::format("  {}\n", line);
     command->footer(fmt::format(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <vector>
 
 namespace fovea::apps {
 namespace {
@@ -57,34 +58,50 @@ Image draw_elements(const BlockList& list, int cell) {
     return image;
 }
 
-/// Each pixel as a square of `zoom`.
-Image enlarge(const Image& image, int zoom_x, int zoom_y) {
-    Image result = paper(image.width * zoom_x, image.height * zoom_y);
-    for (int y = 0; y < result.height; ++y)
-        for (int x = 0; x < result.width; ++x)
-            std::copy_n(image.rgb.begin() + 3 * (int64_t{y / zoom_y} * image.width + x / zoom_x), 3,
-                        result.rgb.begin() + 3 * (int64_t{y} * result.width + x));
-    return result;
-}
+/// The pixels of each of `count` blocks of an axis drawn `pixels` long.
+struct Places {
+    int count, pixels;
+
+    int begin(int i) const { return static_cast<int>(int64_t{i} * pixels / count); }
+    int end(int i) const { return std::max(begin(i) + 1, begin(i + 1)); }
+};
 
 /// Blocks in the proportions of their tokens; where several share a pixel it has their mean color.
+/// Straight at this size: a million tokens have 10^8 blocks.
 Image draw_blocks(const BlockList& list, int size) {
     const auto rows = static_cast<int>(list.query_tiles());
     const auto columns = static_cast<int>(list.key_tiles() + list.extra_tiles());
-    Image blocks = paper(columns, rows);
-    fill(blocks, 0, 0, columns, rows, kEmpty);
-    for (uint32_t t = 0; t < list.query_tiles(); ++t)
-        for (const auto& block : list.row(t))
-            fill(blocks, static_cast<int>(block.key_tile), static_cast<int>(t), 1, 1,
-                 block.mask == BlockList::kFull ? kFull : kPartial);
     const double side = std::max(double{1} * columns * list.tile.k, double{1} * rows * list.tile.q);
-    const auto pixels = [&](int count, uint32_t tile) {
-        return std::max(1, static_cast<int>(std::lround(size * (count * double{1} * tile) / side)));
+    const auto places = [&](int count, uint32_t tile) {
+        const int n =
+            std::max(1, static_cast<int>(std::lround(size * (count * double{1} * tile) / side)));
+        return Places{count, n < count ? n : n / count * count};  // whole pixels a block
     };
-    const int width = pixels(columns, list.tile.k), height = pixels(rows, list.tile.q);
-    const int zoom_x = std::max(1, width / columns), zoom_y = std::max(1, height / rows);
-    blocks = enlarge(blocks, zoom_x, zoom_y);
-    return width < columns || height < rows ? resize(blocks, width, height) : blocks;
+    const Places x = places(columns, list.tile.k), y = places(rows, list.tile.q);
+    std::vector<int> across(static_cast<size_t>(x.pixels)), down(static_cast<size_t>(y.pixels));
+    const auto count = [](const Places& p, std::vector<int>& blocks) {
+        for (int i = 0; i < p.count; ++i)
+            for (int at = p.begin(i); at < p.end(i); ++at) ++blocks[static_cast<size_t>(at)];
+    };
+    count(x, across);
+    count(y, down);
+    Image image = paper(x.pixels, y.pixels);
+    fill(image, 0, 0, image.width, image.height, kEmpty);
+    for (int row = 0; row < rows; ++row)
+        for (const auto& block : list.row(static_cast<uint32_t>(row))) {
+            const Color& color = block.mask == BlockList::kFull ? kFull : kPartial;
+            const int column = static_cast<int>(block.key_tile);
+            for (int py = y.begin(row); py < y.end(row); ++py)
+                for (int px = x.begin(column); px < x.end(column); ++px) {
+                    float* pixel = &image.rgb[size_t{3} * (static_cast<size_t>(py) *
+                                                               static_cast<size_t>(image.width) +
+                                                           static_cast<size_t>(px))];
+                    const auto blocks = static_cast<float>(across[static_cast<size_t>(px)] *
+                                                           down[static_cast<size_t>(py)]);
+                    for (size_t i = 0; i < 3; ++i) pixel[i] += (color[i] - kEmpty[i]) / blocks;
+                }
+        }
+    return image;
 }
 
 Image draw_map(const BlockList& list, int size) {
@@ -101,7 +118,10 @@ Image draw_query(const Pattern& pattern, const Grid& grid, uint32_t tokens, uint
         n[3 - grid.shape.size() + i] = static_cast<int>(grid.shape[i]);
     int& slices = n[0];
     int &rows = n[1], &columns = n[2];
-    if (rows == 1 && slices == 1 && columns > 64) {  // a line of tokens wraps
+    if (int64_t{columns} * rows * slices == std::max({columns, rows, slices}) &&
+        grid.tokens() > 64) {  // a line of tokens wraps
+        columns *= rows * slices;
+        slices = 1;
         const int wrapped = std::min(128, static_cast<int>(std::ceil(std::sqrt(columns))));
         rows = (columns + wrapped - 1) / wrapped;
         columns = wrapped;

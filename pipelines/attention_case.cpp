@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "backend/error.h"
 #include "backend/patterns/block_sparse.h"
@@ -27,7 +28,16 @@ class Object {
                 text(object));
     }
 
-    bool has(const char* key) const { return object_.contains(key); }
+    bool has(const char* key) const {
+        known_.insert(key);
+        return object_.contains(key);
+    }
+    /// To be called when all members have been asked for: others are errors.
+    void done() const {
+        for (const auto& [key, value] : object_.items())
+            require(known_.contains(key), "[case] {}: \"{}\" found, expected {}", where_,
+                    key.substr(0, 40), fmt::join(known_, ", "));
+    }
     const json& at(const char* key) const {
         require(has(key), "[case] {} lacks \"{}\"", where_, key);
         return object_.at(key);
@@ -95,6 +105,7 @@ class Object {
 
     const json& object_;
     std::string where_;
+    mutable std::set<std::string> known_;
 };
 
 /// Inputs are floating point and expected results too; masks are bytes.
@@ -334,7 +345,9 @@ AttentionCase read_attention_case(const Weights& file) {
                 "[case] perturb needs as many keys as queries, found {} and {}", c.k.shape[2],
                 c.q.shape[2]);
     }
+    spec.done();
     c.pattern = readers().at(type)({pattern, file, c});
+    pattern.done();
     return c;
 }
 

@@ -36,11 +36,15 @@ double seconds_of(vk::Stream& stream, const Tensor& x, const Pattern& pattern, A
 
 }  // namespace
 
-TileShape attention_tile(const vk::DeviceInfo& device, const Pattern& pattern, uint32_t head_dim,
-                         DType dtype, AttentionPath path) {
-    const auto tokens = static_cast<uint32_t>(std::max<uint64_t>(1024, pattern.grid().tokens()));
-    return attention_tile(choose_path(device, dtype, path), device,
-                          problem_of(1, tokens, head_dim, dtype), pattern.granularity());
+TileShape attention_tile(const vk::DeviceInfo& device, const Pattern& pattern,
+                         const AttentionSizes& sizes, AttentionPath path) {
+    AttentionProblem problem = problem_of(sizes.heads, sizes.q_len, sizes.head_dim, sizes.dtype);
+    problem.batch = sizes.batch;
+    problem.kv_len = sizes.kv_len;
+    problem.extra_len = sizes.extra_len;
+    problem.v_dim = sizes.v_dim;
+    return attention_tile(choose_path(device, sizes.dtype, path), device, problem,
+                          pattern.granularity());
 }
 
 AttentionRate measure_attention(vk::Stream& stream, uint32_t head_dim, DType dtype,

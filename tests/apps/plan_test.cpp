@@ -100,6 +100,22 @@ TEST_F(PlanCli, DrawsWhatIsSeen) {
     EXPECT_GT(color(image, left + 3 * cell + 5, top + 5)[1], 0.8f);
 }
 
+TEST_F(PlanCli, DrawsWhatIsLarge) {
+    for (const char* grid : {"1048576", "1048576x1"}) {
+        ASSERT_EQ(run(fmt::format("plan --grid {} --window {} --peak 1 --draw {}", grid,
+                                  grid == std::string("1048576") ? "3" : "3x1", path("map.png")))
+                      .code,
+                  0);
+        const Image image = load_image(path("map.png"));
+        EXPECT_LT(image.width, 2000) << grid;
+        EXPECT_LT(image.height, 10000) << grid;
+    }
+}
+
+TEST_F(PlanCli, LongDiscsArePlannedAtOnce) {
+    EXPECT_EQ(plan("--grid 1x30000 --pattern disc:8 --peak 1")["q_len"], 30000);
+}
+
 TEST_F(PlanCli, PlansCasesOfFiles) {
     const auto values = [](size_t n) { return std::vector<float>(n, 0.5f); };
     const std::vector<float> mask{1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0,
@@ -145,6 +161,12 @@ TEST_F(PlanCli, ErrorsSayWhatIsExpected) {
     refuses("--grid 16x16 --window 7x7 --head 1", "expected 0 to 0");
     refuses("--grid 16x16 --window 7x7 --head-dim 60", "multiple of 8");
     refuses("--case /no/such/file", "/no/such/file");
+    refuses("--grid 16x16 --window 7x7 --draw /no/such/map.png", "no folder /no/such");
+    refuses("--grid 16x16 --window 7x7 --path bogus", "found \"bogus\"");
+    refuses("--grid 16x16 --pattern radial:frames=16", "would see no key");
+    refuses("--grid 1024x1024 --pattern disc:3:text=1", "at most 2^20");
+    for (const char* option : {"--grid 4", "--window 1", "--heads 2", "--pattern dense"})
+        EXPECT_EQ(run(fmt::format("plan --peak 1 --case f {}", option)).code, 2) << option;
     EXPECT_EQ(run("plan --grid 16x16 --window 7x7 --device no-such-device").code, 1);
     EXPECT_EQ(run("plan --grid 16x16 --window 7x7 --heads 0").code, 2);
     EXPECT_EQ(files(), 0u);

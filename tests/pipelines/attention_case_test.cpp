@@ -281,6 +281,10 @@ TEST(AttentionCase, SaysWhatIsWrong) {
     EXPECT_THAT(spec("dense", "/scale", "big"), HasSubstr("spec.scale: a number expected"));
     EXPECT_THAT(spec("dense", "/scale", 1e300), HasSubstr("found 1e+300"));
     EXPECT_THAT(spec("dense", "/scale", 0), HasSubstr("must not be 0"));
+    EXPECT_THAT(spec("dense", "/scael", 1),
+                HasSubstr("\"scael\" found, expected pattern, perturb, scale"));
+    EXPECT_THAT(spec("neighborhood", "/pattern/strides", {1, 1}),
+                HasSubstr("\"strides\" found, expected causal, dilation, grid, stride, type"));
     EXPECT_THAT(spec("neighborhood", "/perturb", 1), HasSubstr("a list expected, found 1"));
     EXPECT_THAT(spec("neighborhood", "/perturb", {1}), HasSubstr("shape (2) expected, found (1)"));
     EXPECT_THAT(spec("neighborhood", "/perturb/1", nullptr), HasSubstr("found null"));
