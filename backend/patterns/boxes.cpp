@@ -15,6 +15,80 @@ namespace {
 
 using Extents = std::array<uint32_t, 3>;
 
+uint32_t length_of(const AxisRule& axis) {
+    return static_cast<uint32_t>(axis.keys.size());
+}
+
+/// What the boxes of queries of one axis see of its boxes of keys, one box of queries at a time.
+class AxisWalk {
+  public:
+    AxisWalk(const AxisRule& axis, uint32_t q_extent, uint32_t k_extent)
+        : axis_(axis), q_extent_(q_extent), k_extent_(k_extent) {}
+
+    uint32_t query_boxes() const { return div_up(length_of(axis_), q_extent_); }
+    uint32_t key_boxes() const { return div_up(length_of(axis_), k_extent_); }
+
+    void go_to(uint32_t box) {
+        const uint32_t begin = box * q_extent_, end = std::min(begin + q_extent_, length_of(axis_));
+        seen_ = std::span(axis_.keys).subspan(begin, end - begin);
+        TokenRange common{0, length_of(axis_)};  // seen by every query of the box
+        touched_.clear();
+        for (const TokenRange& keys : seen_) {
+            common = {std::max(common.begin, keys.begin), std::min(common.end, keys.end)};
+            if (keys.begin < keys.end)
+                join({keys.begin / k_extent_, div_up(keys.end, k_extent_)}, touched_);
+        }
+        full_ = {div_up(common.begin, k_extent_), common.end / k_extent_};
+        full_.end = std::max(full_.begin, full_.end);
+        if (touched_.size() == 1) return;
+        std::sort(touched_.begin(), touched_.end(),
+                  [](TokenRange x, TokenRange y) { return x.begin < y.begin; });
+        std::vector<TokenRange> joined;
+        for (const TokenRange& stretch : touched_) join(stretch, joined);
+        touched_ = std::move(joined);
+    }
+
+    std::span<const TokenRange> seen() const { return seen_; }
+    /// Stretches of boxes of which some query sees some key, in order.
+    std::span<const TokenRange> touched() const { return touched_; }
+    /// The boxes of which every query sees every key; among the touched.
+    TokenRange full() const { return full_; }
+
+  private:
+    /// Into the last one if they touch: neighbours see nearly the same, so few are left.
+    static void join(TokenRange stretch, std::vector<TokenRange>& stretches) {
+        if (stretches.empty() || stretch.begin > stretches.back().end ||
+            stretch.end < stretches.back().begin) {
+            stretches.push_back(stretch);
+        } else {
+            stretches.back().begin = std::min(stretches.back().begin, stretch.begin);
+            stretches.back().end = std::max(stretches.back().end, stretch.end);
+        }
+    }
+
+    const AxisRule& axis_;
+    const uint32_t q_extent_, k_extent_;
+    std::span<const TokenRange> seen_;
+    std::vector<TokenRange> touched_;
+    TokenRange full_;
+};
+
+/// Pairs of boxes of one axis.
+struct AxisCount {
+    uint64_t query_boxes, key_boxes, visited = 0, full = 0;
+
+    AxisCount(const AxisRule& axis, uint32_t q_extent, uint32_t k_extent) {
+        AxisWalk walk(axis, q_extent, k_extent);
+        query_boxes = walk.query_boxes();
+        key_boxes = walk.key_boxes();
+        for (uint32_t box = 0; box < query_boxes; ++box) {
+            walk.go_to(box);
+            for (const TokenRange& stretch : walk.touched()) visited += stretch.end - stretch.begin;
+            full += walk.full().end - walk.full().begin;
+        }
+    }
+};
+
 /// Of one axis: which key extents the queries of an extent see, and what of them.
 struct AxisTable {
     static constexpr uint32_t kFull = 0;   ///< number of the mask that keeps everything
@@ -24,39 +98,32 @@ struct AxisTable {
         auto operator<=>(const Entry&) const = default;
     };
 
-    uint32_t query_boxes, key_boxes;
+    uint32_t key_boxes;
     std::vector<std::vector<Entry>> rows;  ///< distinct ones
     std::vector<uint32_t> row_of;          ///< of each query box
     std::vector<Mask> masks;
-    uint64_t visited = 0, full = 0, kept_pairs = 0;
+    uint64_t kept_pairs = 0;
 
     AxisTable(const AxisRule& axis, uint32_t q_extent, uint32_t k_extent)
-        : query_boxes(div_up(length(axis), q_extent)),
-          key_boxes(div_up(length(axis), k_extent)),
-          masks{Mask(q_extent, TokenRange{0, k_extent})} {
+        : masks{Mask(q_extent, TokenRange{0, k_extent})} {
+        AxisWalk walk(axis, q_extent, k_extent);
+        key_boxes = walk.key_boxes();
         std::map<Mask, uint32_t, Less> numbers;
         std::map<std::vector<Entry>, uint32_t> row_numbers;
-        for (uint32_t box = 0; box < query_boxes; ++box) {
-            const uint32_t begin = box * q_extent, end = std::min(begin + q_extent, length(axis));
-            const auto seen = std::span(axis.keys).subspan(begin, end - begin);
-            for (const TokenRange& keys : seen) kept_pairs += keys.end - keys.begin;
-            TokenRange common{0, length(axis)};  // seen by every query of the box
-            for (const TokenRange& keys : seen)
-                common = {std::max(common.begin, keys.begin), std::min(common.end, keys.end)};
+        for (uint32_t box = 0; box < walk.query_boxes(); ++box) {
+            walk.go_to(box);
+            for (const TokenRange& keys : walk.seen()) kept_pairs += keys.end - keys.begin;
             std::vector<Entry> row;
-            for (const uint32_t key : touched(seen, k_extent)) {
-                row.push_back({key, kFull});
-                if (common.begin <= key * k_extent && (key + 1) * k_extent <= common.end) {
-                    ++full;
-                    continue;
+            for (const TokenRange& stretch : walk.touched())
+                for (uint32_t key = stretch.begin; key < stretch.end; ++key) {
+                    row.push_back({key, kFull});
+                    if (walk.full().begin <= key && key < walk.full().end) continue;
+                    Mask mask = part(walk.seen(), key, q_extent, k_extent);
+                    const auto [it, is_new] =
+                        numbers.try_emplace(mask, static_cast<uint32_t>(masks.size()));
+                    if (is_new) masks.push_back(std::move(mask));
+                    row.back().mask = it->second;
                 }
-                Mask mask = part(seen, key, q_extent, k_extent);
-                const auto [it, is_new] =
-                    numbers.try_emplace(mask, static_cast<uint32_t>(masks.size()));
-                if (is_new) masks.push_back(std::move(mask));
-                row.back().mask = it->second;
-            }
-            visited += row.size();
             const auto [it, is_new] =
                 row_numbers.try_emplace(row, static_cast<uint32_t>(rows.size()));
             if (is_new) rows.push_back(std::move(row));
@@ -73,31 +140,6 @@ struct AxisTable {
                 });
         }
     };
-
-    static uint32_t length(const AxisRule& axis) { return static_cast<uint32_t>(axis.keys.size()); }
-
-    /// Key boxes that any of these queries sees. Neighbours see nearly the same, so few stretches
-    /// are left after joining them.
-    static std::vector<uint32_t> touched(std::span<const TokenRange> seen, uint32_t extent) {
-        std::vector<TokenRange> stretches;
-        for (const TokenRange& keys : seen) {
-            if (keys.begin == keys.end) continue;
-            const TokenRange boxes{keys.begin / extent, div_up(keys.end, extent)};
-            if (stretches.empty() || boxes.begin > stretches.back().end ||
-                boxes.end < stretches.back().begin) {
-                stretches.push_back(boxes);
-            } else {
-                stretches.back().begin = std::min(stretches.back().begin, boxes.begin);
-                stretches.back().end = std::max(stretches.back().end, boxes.end);
-            }
-        }
-        std::vector<uint32_t> boxes;
-        for (const TokenRange& stretch : stretches)
-            for (uint32_t k = stretch.begin; k < stretch.end; ++k) boxes.push_back(k);
-        std::sort(boxes.begin(), boxes.end());
-        boxes.erase(std::unique(boxes.begin(), boxes.end()), boxes.end());
-        return boxes;
-    }
 
     static Mask part(std::span<const TokenRange> seen, uint32_t key, uint32_t q_extent,
                      uint32_t k_extent) {
@@ -193,9 +235,9 @@ void sort_by_cost(std::vector<BoxCost>& costs) {
 }
 
 std::vector<BoxCost> box_costs(const AxisRules& axes, uint32_t rank, TileShape tile) {
-    std::map<std::tuple<size_t, uint32_t, uint32_t>, AxisTable> tables;
-    const auto table = [&](size_t axis, uint32_t q, uint32_t k) -> const AxisTable& {
-        return tables.try_emplace({axis, q, k}, axes[axis], q, k).first->second;
+    std::map<std::tuple<size_t, uint32_t, uint32_t>, AxisCount> counts;
+    const auto count = [&](size_t axis, uint32_t q, uint32_t k) -> const AxisCount& {
+        return counts.try_emplace({axis, q, k}, axes[axis], q, k).first->second;
     };
     std::vector<BoxCost> costs;
     const auto k_shapes = box_shapes(tile.k, rank);
@@ -203,11 +245,11 @@ std::vector<BoxCost> box_costs(const AxisRules& axes, uint32_t rank, TileShape t
         for (const Extents& k : k_shapes) {
             BoxCost cost{{q, k}, 1, 1, 1, 1};
             for (size_t i = 0; i < 3; ++i) {
-                const AxisTable& t = table(i, q[i], k[i]);
-                cost.query_tiles *= t.query_boxes;
-                cost.key_tiles *= t.key_boxes;
-                cost.visited *= t.visited;
-                cost.full *= t.full;
+                const AxisCount& n = count(i, q[i], k[i]);
+                cost.query_tiles *= n.query_boxes;
+                cost.key_tiles *= n.key_boxes;
+                cost.visited *= n.visited;
+                cost.full *= n.full;
             }
             costs.push_back(cost);
         }

@@ -84,26 +84,34 @@ bool Neighborhood::keeps(uint32_t q, uint32_t k) const {
     return true;
 }
 
+TokenRange NeighborhoodAxis::keys_at(uint32_t position) const {
+    const uint32_t least = length / dilation, longer = length % dilation;  // groups of one more
+    const uint32_t split = longer * (least + 1);
+    const uint32_t group =
+        position < split ? position / (least + 1) : longer + (position - split) / least;
+    const uint32_t start = group * least + std::min(group, longer);
+    const Keys keys = keys_of(group + (position - start) * dilation);
+    const uint32_t begin = start + keys.first / dilation;
+    return {begin, begin + keys.count};
+}
+
 AxisRule NeighborhoodAxis::rule() const {
     AxisRule rule;
-    for (uint32_t group = 0; group < dilation; ++group) {
-        const auto offset = static_cast<uint32_t>(rule.coordinate.size());
-        for (uint32_t i = group; i < length; i += dilation) {
-            const Keys keys = keys_of(i);
-            const uint32_t begin = offset + keys.first / dilation;
-            rule.coordinate.push_back(i);
-            rule.keys.push_back({begin, begin + keys.count});
-        }
-    }
+    for (uint32_t group = 0; group < dilation; ++group)
+        for (uint32_t i = group; i < length; i += dilation) rule.coordinate.push_back(i);
+    for (uint32_t i = 0; i < length; ++i) rule.keys.push_back(keys_at(i));
     return rule;
 }
 
 bool NeighborhoodAxis::perfectly_block_sparse(uint32_t q_tile, uint32_t k_tile) const {
-    const AxisRule rule = this->rule();
-    for (uint32_t i = 0; i < length; ++i) {
-        const TokenRange keys = rule.keys[i];
-        if (keys != rule.keys[i - i % q_tile]) return false;
+    // From the end, whose border soon shows most of what is not.
+    for (uint32_t begin = length, end; begin > 0;) {
+        end = begin;
+        begin = (end - 1) / q_tile * q_tile;
+        const TokenRange keys = keys_at(begin);
         if (keys.begin % k_tile != 0 || keys.end % k_tile != 0) return false;
+        for (uint32_t i = begin + 1; i < end; ++i)
+            if (keys_at(i) != keys) return false;
     }
     return true;
 }

@@ -38,6 +38,7 @@ struct NeighborhoodAxis {
 
     Keys keys_of(uint32_t query) const;
     AxisRule rule() const;
+    TokenRange keys_at(uint32_t position) const;  ///< rule().keys[position]
     /// Whether stretches of q_tile queries and k_tile keys (in the rule's order) are seen as a
     /// whole or not at all, so that no block needs a mask. Exact; Generalized Neighborhood
     /// Attention (arXiv 2504.16922) states a sufficient condition: window = length, or q_tile

@@ -42,32 +42,35 @@ std::set<uint32_t> strides_near(const NeighborhoodAxis& asked, uint32_t window, 
 
 std::vector<Choice> choices(const NeighborhoodAxis& asked, uint32_t q_tile, uint32_t k_tile) {
     constexpr size_t kMost = 3;
-    std::vector<Choice> found;
+    std::vector<Choice> near;
     for (const uint32_t window : windows_near(asked, k_tile))
         for (const uint32_t stride : strides_near(asked, window, q_tile)) {
-            NeighborhoodAxis axis = asked;
-            axis.window = window;
-            axis.stride = stride;
-            if (!axis.perfectly_block_sparse(q_tile, k_tile)) continue;
             const double change = std::abs(double{1} * window - asked.window) / asked.window;
             const double ratio = std::abs(std::log2(double{1} * stride / asked.stride));
-            Choice choice{window, stride, change + 0.1 * ratio, 0, 0, 0, 0};
-            choice.query_boxes = (axis.length + q_tile - 1) / q_tile;
-            choice.key_boxes = (axis.length + k_tile - 1) / k_tile;
-            uint64_t kept = 0;
-            const AxisRule rule = axis.rule();
-            for (uint32_t i = 0; i < axis.length; ++i) {
-                const uint32_t keys = rule.keys[i].end - rule.keys[i].begin;
-                kept += keys;
-                if (i % q_tile == 0) choice.visited += keys / k_tile;
-            }
-            choice.kept_share = static_cast<double>(kept) / axis.length / axis.length;
-            found.push_back(choice);
+            near.push_back({window, stride, change + 0.1 * ratio, 0, 0, 0, 0});
         }
-    std::sort(found.begin(), found.end(), [](const Choice& a, const Choice& b) {
+    std::sort(near.begin(), near.end(), [](const Choice& a, const Choice& b) {
         return std::tie(a.distance, b.window) < std::tie(b.distance, a.window);
     });
-    if (found.size() > kMost) found.resize(kMost);
+    std::vector<Choice> found;
+    for (Choice& choice : near) {
+        NeighborhoodAxis axis = asked;
+        axis.window = choice.window;
+        axis.stride = choice.stride;
+        if (!axis.perfectly_block_sparse(q_tile, k_tile)) continue;
+        choice.query_boxes = (axis.length + q_tile - 1) / q_tile;
+        choice.key_boxes = (axis.length + k_tile - 1) / k_tile;
+        uint64_t kept = 0;
+        for (uint32_t i = 0; i < axis.length; i += q_tile) {
+            const TokenRange keys = axis.keys_at(i);  // of all queries of the box
+            const uint32_t count = keys.end - keys.begin;
+            kept += uint64_t{count} * std::min(q_tile, axis.length - i);
+            choice.visited += count / k_tile;
+        }
+        choice.kept_share = static_cast<double>(kept) / axis.length / axis.length;
+        found.push_back(choice);
+        if (found.size() == kMost) break;
+    }
     return found;
 }
 

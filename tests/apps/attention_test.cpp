@@ -94,6 +94,10 @@ TEST_F(AttentionCli, SeveralCasesGoIntoAFolder) {
     const auto twice = run("attention " + a + " " + a + " -o " + path("again"));
     EXPECT_EQ(twice.code, 1);
     EXPECT_THAT(twice.err, HasSubstr("two cases have one name"));
+    const auto lost = run("attention " + a + " -o " + path("no/such/out.safetensors"));
+    EXPECT_EQ(lost.code, 1);
+    EXPECT_EQ(lost.out, "");  // before the work
+    EXPECT_THAT(lost.err, HasSubstr("there is no folder " + path("no/such")));
 }
 
 TEST_F(AttentionCli, ErrorsAreOneLineAndNameTheFile) {

@@ -110,6 +110,8 @@ TEST_F(PlanCli, DrawsWhatIsLarge) {
         EXPECT_LT(image.width, 2000) << grid;
         EXPECT_LT(image.height, 10000) << grid;
     }
+    // Half of all blocks of 1 x 1: counted, not listed, where other boxes are better.
+    EXPECT_EQ(plan("--grid 32768x1 --window 16384x1 --peak 1")["q_len"], 32768);
 }
 
 TEST_F(PlanCli, LongDiscsArePlannedAtOnce) {
