@@ -18,7 +18,6 @@ Tensor device_table(vk::Stream& stream) {
         const auto lines = std::as_bytes(std::span(reference::normal_table()));
         table = empty(stream.device(), {static_cast<int64_t>(lines.size() / 4)}, DType::f32);
         stream.upload(write(table), lines);
-        stream.submit();  // before another stream uses the table
     }
     return table;
 }

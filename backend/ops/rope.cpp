@@ -50,7 +50,6 @@ Tensor device_table(vk::Stream& stream, const RopeOptions& o, const Shape& shape
     if (const auto found = tables.find(key); found != tables.end()) return found->second;
     if (tables.size() >= RopeTables::kMost) tables.clear();
     const Tensor table = upload(stream, rope_table(o), shape, DType::f32);
-    stream.submit();  // before another stream uses the table
     return tables.emplace(key, table).first->second;
 }
 

@@ -16,7 +16,7 @@ enum class Memory {
 };
 
 /// Device memory. Made by Device::allocate; when the last owner lets go, device memory returns to
-/// the device's pool (reuse is safe: streams order accesses to one buffer).
+/// the device's pool (reuse is safe: accesses to one buffer run in the order recorded, see Stream).
 class Buffer {
   public:
     struct Handle;  ///< Vulkan objects; defined in context.h

@@ -5,6 +5,7 @@
 // volk first: it defines VK_NO_PROTOTYPES for everything after it.
 #include <vk_mem_alloc.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -49,6 +50,7 @@ struct Buffer::Handle {
     VmaAllocation allocation = nullptr;
     uint64_t bytes = 0;
     std::byte* mapped = nullptr;
+    uint64_t last_batch = 0;  ///< the last one that uses it; stays when it goes to the pool
 };
 
 /// A compute pipeline with its layout.
@@ -79,6 +81,11 @@ struct Device::Impl {
     uint64_t peak = 0;
     uint32_t open_batches =
         0;  ///< recorded or in flight; while > 0 nothing of the pool may be destroyed
+    uint64_t last_batch = 0;  ///< number of the last one begun by any stream
+    /// Of each batch that is recorded and not submitted: submits it. Batches that share a buffer
+    /// run in the order recorded, whichever their streams: the earlier is submitted before the
+    /// later uses the buffer.
+    std::map<uint64_t, std::function<void()>> recording;
     size_t cache_bytes_loaded = 0;
 
     ~Impl();

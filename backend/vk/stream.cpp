@@ -29,7 +29,8 @@ bool any_overlap(const std::vector<Range>& ranges, const Range& range) {
 struct Stream::Impl {
     struct Batch {
         VkCommandBuffer commands = VK_NULL_HANDLE;
-        uint64_t value = 0;  ///< timeline value when done
+        uint64_t number = 0;  ///< among all streams' of the device
+        uint64_t value = 0;   ///< timeline value when done
         std::vector<VkDescriptorPool> pools;
         uint32_t sets_left = 0;
         std::vector<std::shared_ptr<Buffer>> staging;
@@ -55,6 +56,8 @@ struct Stream::Impl {
     Batch& recording() {
         if (current) return *current;
         current = std::make_unique<Batch>();
+        current->number = ++d.last_batch;
+        d.recording[current->number] = [this] { submit(); };
         ++d.open_batches;
         const VkCommandBufferAllocateInfo allocate{
             .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
@@ -97,9 +100,23 @@ struct Stream::Impl {
         writes.clear();
     }
 
+    // What another stream has recorded of these buffers comes first. A pooled buffer keeps the mark
+    // of its last batch, which may not have been submitted when another stream gets it.
+    void submit_others(std::span<const Access> accesses) {
+        const uint64_t own = current->number;
+        for (const Access& access : accesses) {
+            if (!access.buffer) continue;
+            uint64_t& last = access.buffer->handle().last_batch;
+            const auto other = last == own ? d.recording.end() : d.recording.find(last);
+            if (other != d.recording.end()) std::function(other->second)();  // which erases it
+            last = own;
+        }
+    }
+
     // A barrier iff something since the last one conflicts: read after write, write after read or
     // write.
     void order(std::span<const Access> accesses) {
+        submit_others(accesses);
         bool conflict = false;
         for (const Access& access : accesses) {
             if (!access.buffer) continue;
@@ -163,6 +180,7 @@ struct Stream::Impl {
 
     void submit() {
         if (!current) return;
+        d.recording.erase(current->number);
         const VkMemoryBarrier2 to_host{.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
                                        .srcStageMask = VK_PIPELINE_STAGE_2_TRANSFER_BIT,
                                        .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
@@ -254,7 +272,10 @@ Stream::~Stream() {
     auto& fn = impl_->d.fn;
     const auto device = impl_->d.device;
     fn.vkDeviceWaitIdle(device);
-    if (impl_->current) impl_->release(*impl_->current);
+    if (impl_->current) {
+        impl_->d.recording.erase(impl_->current->number);
+        impl_->release(*impl_->current);
+    }
     for (auto& batch : impl_->in_flight) impl_->release(*batch);
     fn.vkDestroySemaphore(device, impl_->timeline, nullptr);
     fn.vkDestroyCommandPool(device, impl_->command_pool, nullptr);

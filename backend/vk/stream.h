@@ -25,7 +25,8 @@ struct ProfileEvent {
 };
 
 /// Records dispatches and copies, derives barriers from the declared accesses, submits many at
-/// once. Work runs in the order recorded. One thread a stream.
+/// once. Work runs in the order recorded; of several streams of a device, work on the same buffers
+/// does (what another stream recorded of them is submitted then). One thread for all of them.
 class Stream {
   public:
     explicit Stream(Device& device);

@@ -35,6 +35,31 @@ TEST(Stream, CopiesRunInTheOrderRecorded) {
     EXPECT_EQ(to_host(stream, b), first);
 }
 
+// Two streams that have submitted nothing: the pool hands the memory of one to the other, and
+// results go from one to the other.
+TEST(Stream, StreamsOfADeviceRunInTheOrderRecorded) {
+    vk::Stream first(device()), second(device());
+    const auto values = testing::random_values(4096, 5), others = testing::random_values(4096, 6);
+    const vk::Buffer::Handle* recorded = nullptr;
+    {
+        const Tensor freed = empty(device(), {4096}, DType::f32);
+        first.fill(write(freed), 0);
+        recorded = &freed.buffer()->handle();
+    }
+    const Tensor next = upload(second, values, {4096}, DType::f32);
+    ASSERT_EQ(&next.buffer()->handle(), recorded) << "the pool has other memory: nothing is tested";
+    second.submit();
+    first.submit();  // the fill
+    EXPECT_EQ(to_host(second, next), values);
+
+    const Tensor a = upload(first, others, {4096}, DType::f32);
+    const Tensor b = empty(device(), {4096}, DType::f32);
+    second.copy(read(a), write(b));
+    first.copy(read(next), write(a));  // after second has read it
+    EXPECT_EQ(to_host(second, b), others);
+    EXPECT_EQ(to_host(first, a), values);
+}
+
 TEST(Stream, FillWritesOnlyItsRange) {
     vk::Stream stream(device());
     const Tensor t = upload(stream, std::vector<float>(256, 1.0f), {4, 64}, DType::f32);
