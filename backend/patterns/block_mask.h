@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/error.h"
 #include "backend/patterns/block_list.h"
 #include "backend/patterns/pattern.h"
 
@@ -21,6 +22,13 @@ struct BlockMask {
     double density() const;
     Cover cover(TokenRange queries, TokenRange keys) const;
 };
+
+/// Head h alone: head() of patterns whose heads are a list.
+template <typename Head>
+std::vector<Head> one_head(const char* pattern, const std::vector<Head>& heads, uint32_t h) {
+    require(h < heads.size(), "[{}] head {} asked for, there are {}", pattern, h, heads.size());
+    return {heads[h]};
+}
 
 /// 32 hexadecimal digits that name the mask: equal masks have equal ones, others do not.
 std::string digest(const BlockMask& mask);

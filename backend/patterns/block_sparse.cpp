@@ -18,30 +18,22 @@ void check_sizes(uint32_t heads, uint32_t q_blocks, uint32_t k_blocks, TileShape
 }  // namespace
 
 BlockSparse::BlockSparse(std::vector<BlockMask> heads) {
-    std::vector<std::string> digests;
-    for (const BlockMask& mask : heads) digests.push_back(digest(mask));
-    masks_ = std::make_shared<std::vector<BlockMask>>(std::move(heads));
-    digests_ = std::make_shared<std::vector<std::string>>(std::move(digests));
+    for (BlockMask& mask : heads) {
+        std::string own = digest(mask);
+        heads_.push_back({std::make_shared<BlockMask>(std::move(mask)), std::move(own)});
+    }
 }
 
 std::string BlockSparse::key() const {
-    const BlockMask& m = mask();
-    const std::string digests =
-        heads() == 0 ? (*digests_)[head_] : fmt::format("{}", fmt::join(*digests_, ","));
+    const BlockMask& m = block_mask();
+    std::vector<std::string> digests;
+    for (const Head& head : heads_) digests.push_back(head.digest);
     return fmt::format("block_sparse:{}x{} of {}x{}:{}", m.rows, m.cols, m.block.q, m.block.k,
-                       digests);
-}
-
-BlockSparse BlockSparse::head(uint32_t h) const {
-    require(h < all_heads(), "[block_sparse] head {} asked for, the mask has {}", h, all_heads());
-    BlockSparse one = *this;
-    one.head_ = h;
-    one.is_head_ = true;
-    return one;
+                       fmt::join(digests, ","));
 }
 
 void BlockSparse::accepts(uint32_t q_len, uint32_t kv_len) const {
-    const BlockMask& m = mask();
+    const BlockMask& m = block_mask();
     require(div_up(q_len, m.block.q) == m.rows && div_up(kv_len, m.block.k) == m.cols,
             "[block_sparse] a mask of {}×{} blocks of {}×{} found, expected {}×{} blocks for {} "
             "queries and {} keys",

@@ -28,25 +28,27 @@ class BlockSparse {
     explicit BlockSparse(BlockMask mask) : BlockSparse(std::vector{std::move(mask)}) {}
     explicit BlockSparse(std::vector<BlockMask> heads);
 
-    bool keeps(uint32_t q, uint32_t k) const { return mask().keeps(q, k); }
+    bool keeps(uint32_t q, uint32_t k) const { return block_mask().keeps(q, k); }
     Grid grid() const { return {}; }
     std::string key() const;
-    uint32_t heads() const { return is_head_ || masks_->size() == 1 ? 0 : all_heads(); }
-    BlockSparse head(uint32_t h) const;
-    Cover cover(TokenRange queries, TokenRange keys) const { return mask().cover(queries, keys); }
-    TileShape granularity() const { return mask().block; }
+    uint32_t heads() const { return heads_.size() == 1 ? 0 : static_cast<uint32_t>(heads_.size()); }
+    BlockSparse head(uint32_t h) const { return BlockSparse(one_head("block_sparse", heads_, h)); }
+    Cover cover(TokenRange queries, TokenRange keys) const {
+        return block_mask().cover(queries, keys);
+    }
+    TileShape granularity() const { return block_mask().block; }
     /// Throws Error unless the lengths have as many blocks as the mask.
     void accepts(uint32_t q_len, uint32_t kv_len) const;
-    const BlockMask& block_mask() const { return mask(); }  ///< of head 0, or of this head
+    const BlockMask& block_mask() const { return *heads_[0].mask; }  ///< of head 0
 
   private:
-    const BlockMask& mask() const { return (*masks_)[head_]; }
-    uint32_t all_heads() const { return static_cast<uint32_t>(masks_->size()); }
+    struct Head {
+        std::shared_ptr<const BlockMask> mask;
+        std::string digest;
+    };
+    explicit BlockSparse(std::vector<Head> heads) : heads_(std::move(heads)) {}
 
-    std::shared_ptr<const std::vector<BlockMask>> masks_;
-    std::shared_ptr<const std::vector<std::string>> digests_;
-    uint32_t head_ = 0;
-    bool is_head_ = false;
+    std::vector<Head> heads_;
 };
 
 /// Throw Error where sizes do not fit.

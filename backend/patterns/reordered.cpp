@@ -80,7 +80,6 @@ Reordered::Reordered(const ReorderedOptions& o) {
         masks.push_back(std::make_shared<BlockMask>(std::move(mask)));
     }
     std::map<AxisOrder, std::pair<Tokens, Tokens>> tokens;
-    std::vector<Head> list;
     for (size_t h = 0; h < heads; ++h) {
         auto& [token_of, slot_of] = tokens[o.orders[h]];
         if (!token_of) {
@@ -89,30 +88,20 @@ Reordered::Reordered(const ReorderedOptions& o) {
             slot_of = inverse(*token_of);
         }
         const auto& mask = masks[h % masks.size()];
-        list.push_back({o.orders[h], token_of, slot_of, mask,
-                        fmt::format("reordered:{}:{}:text={}:{}", name_of(o.orders[h]),
-                                    fmt::join(o.grid.shape, "x"), o.text_tokens, digest(*mask))});
+        heads_.push_back({o.orders[h], token_of, slot_of, mask,
+                          fmt::format("reordered:{}:{}:text={}:{}", name_of(o.orders[h]),
+                                      fmt::join(o.grid.shape, "x"), o.text_tokens, digest(*mask))});
     }
-    heads_ = std::make_shared<std::vector<Head>>(std::move(list));
 }
 
 std::string Reordered::key() const {
-    if (is_head_) return (*heads_)[head_].key;
     std::string keys;
-    for (const Head& head : *heads_) keys += (keys.empty() ? "" : ",") + head.key;
+    for (const Head& head : heads_) keys += (keys.empty() ? "" : ",") + head.key;
     return keys;
 }
 
-Reordered Reordered::head(uint32_t h) const {
-    require(h < all_heads(), "[reordered] head {} asked for, there are {}", h, all_heads());
-    Reordered one = *this;
-    one.head_ = h;
-    one.is_head_ = true;
-    return one;
-}
-
 BlockList Reordered::blocks(TileShape tile) const {
-    const Head& head = (*heads_)[head_];
+    const Head& head = heads_[0];
     const auto n = static_cast<uint32_t>(head.token_of->size());
     BlockList list = block_list(BlockSparse(*head.mask), tile, n, n);
     if (head.order == AxisOrder::fhw) return list;  // tokens lie so already

@@ -24,7 +24,7 @@ std::vector<uint32_t> reordered_tokens(const Grid& grid, AxisOrder order, uint32
 
 struct ReorderedOptions {
     Grid grid;                      ///< {frames, rows, columns}
-    std::vector<AxisOrder> orders;  ///< one a head
+    std::vector<AxisOrder> orders;  ///< one a head, or one for all, whatever their number
     uint32_t text_tokens = 0;
     uint32_t block_q = 64, block_k = 64;
     std::vector<uint8_t> mask;  // (heads or 1, q_blocks, k_blocks) of the sequence, 0: not seen
@@ -35,16 +35,16 @@ class Reordered {
     explicit Reordered(const ReorderedOptions& options);
 
     bool keeps(uint32_t q, uint32_t k) const {
-        const Head& head = (*heads_)[head_];
+        const Head& head = heads_[0];
         return head.mask->keeps((*head.slot_of)[q], (*head.slot_of)[k]);
     }
     Grid grid() const { return grid_; }
     std::string key() const;
-    uint32_t heads() const { return is_head_ ? 0 : all_heads(); }
-    Reordered head(uint32_t h) const;
+    uint32_t heads() const { return heads_.size() == 1 ? 0 : static_cast<uint32_t>(heads_.size()); }
+    Reordered head(uint32_t h) const { return {grid_, one_head("reordered", heads_, h)}; }
     TileShape granularity() const { return block_mask().block; }  ///< in the sequence
     BlockList blocks(TileShape tile) const;
-    const BlockMask& block_mask() const { return *(*heads_)[head_].mask; }
+    const BlockMask& block_mask() const { return *heads_[0].mask; }  ///< of head 0
 
   private:
     struct Head {
@@ -53,12 +53,11 @@ class Reordered {
         std::shared_ptr<const BlockMask> mask;
         std::string key;
     };
-    uint32_t all_heads() const { return static_cast<uint32_t>(heads_->size()); }
+    Reordered(Grid grid, std::vector<Head> heads)
+        : grid_(std::move(grid)), heads_(std::move(heads)) {}
 
     Grid grid_;
-    std::shared_ptr<const std::vector<Head>> heads_;
-    uint32_t head_ = 0;
-    bool is_head_ = false;
+    std::vector<Head> heads_;
 };
 
 inline Reordered reordered(const ReorderedOptions& options) {
