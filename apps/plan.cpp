@@ -8,6 +8,7 @@
 #include "apps/plan_case.h"
 #include "apps/plan_draw.h"
 #include "backend/error.h"
+#include "backend/ops/attention_kernel.h"
 #include "backend/patterns/registry.h"
 #include "backend/vk/stream.h"
 #include "pipelines/attention_case.h"
@@ -118,18 +119,22 @@ std::unique_ptr<vk::Device> find_device(const Options& o, std::string& why) {
 }
 
 TileShape tile_of(const Options& o, const PlanCase& c, const vk::Device* device) {
-    if (o.tile.empty())
-        return device ? attention_tile(device->info(), c.pattern,
-                                       {.batch = c.batch,
-                                        .heads = c.heads,
-                                        .q_len = c.q_len,
-                                        .kv_len = c.kv_len,
-                                        .extra_len = c.extra,
-                                        .head_dim = c.head_dim,
-                                        .v_dim = c.v_dim,
-                                        .dtype = c.dtype},
-                                       parse_path(o.path))
-                      : TileShape{128, 64};
+    if (o.tile.empty() && !device) return {128, 64};
+    if (o.tile.empty()) {
+        const AttentionProblem problem{.batch = c.batch,
+                                       .heads = c.heads,
+                                       .kv_heads = c.heads,
+                                       .q_len = c.q_len,
+                                       .kv_len = c.kv_len,
+                                       .extra_len = c.extra,
+                                       .head_dim = c.head_dim,
+                                       .v_dim = c.v_dim,
+                                       .dtype = c.dtype,
+                                       .flags = 0};
+        return choose_attention(device->info(), problem, c.pattern.granularity(),
+                                parse_path(o.path))
+            .block();
+    }
     const auto tile = sizes(o.tile, "--tile", "128x64");
     require(tile.size() == 2 && tile[0] <= 1024 && tile[1] <= 1024,
             "[plan] --tile {} found, expected QUERIESxKEYS up to 1024x1024", o.tile);

@@ -48,7 +48,7 @@ const std::vector<Layer> kLayers = {
     {"apps/bench", {"apps", "pipelines", "vision", "backend"}},
     {"apps",
      {"apps", "pipelines", "vision/image", "vision/video", "backend/patterns", "backend/vk/profile",
-      "backend/ops/attention", "backend/ops/attention_rate"}},
+      "backend/ops/attention", "backend/ops/attention_kernel", "backend/ops/attention_rate"}},
 };
 const std::set<std::string> kAbovePlain = {"vision", "pipelines", "apps"};
 

@@ -96,7 +96,8 @@ void fill_density(const Run& run, const Case& c, Row& row) {
                                    .v_dim = c.shape.head_dim,
                                    .dtype = run.dtype,
                                    .flags = 0};
-    row.tile = attention_tile(c.path, run.device.info(), problem, c.pattern.granularity());
+    row.tile =
+        choose_attention(run.device.info(), problem, c.pattern.granularity(), c.path).block();
     // A perturbed head computes no scores.
     const double scored =
         1 - std::count(c.perturb.begin(), c.perturb.end(), 1.0f) / double(c.shape.heads);

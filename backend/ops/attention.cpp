@@ -1,16 +1,12 @@
 #include "backend/ops/attention.h"
 
-#include <algorithm>
 #include <cmath>
-#include <map>
 #include <numbers>
-#include <tuple>
 
 #include "backend/error.h"
-#include "backend/log.h"
 #include "backend/ops/attention_kernel.h"
+#include "backend/ops/device_list.h"
 #include "backend/ops/dispatch.h"
-#include "backend/patterns/planner.h"
 #include "shaders/attention/attention_params.h"
 
 namespace fovea {
@@ -139,93 +135,6 @@ Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Patter
             .flags = flags_of(v, options)};
 }
 
-/// A plan in device memory: list headers (one, or one a head), then the lists.
-struct DeviceList {
-    Tensor words;
-    uint32_t query_tiles, header_words;
-    bool ordered;
-};
-
-std::vector<uint32_t> order_or_identity(const std::vector<uint32_t>& order, uint32_t len,
-                                        uint32_t tile) {
-    if (!order.empty()) return order;
-    std::vector<uint32_t> identity((len + tile - 1) / tile * tile, BlockList::kNoToken);
-    for (uint32_t i = 0; i < len; ++i) identity[i] = i;
-    return identity;
-}
-
-DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
-    const bool ordered = std::any_of(plan.lists.begin(), plan.lists.end(), [](const auto& list) {
-        return !list.q_order.empty() || !list.k_order.empty();
-    });
-    const size_t headers = std::max<size_t>(1, plan.list_of_head.size());
-    std::vector<uint32_t> words(headers * shared::LIST_HEADER);
-    std::vector<std::vector<uint32_t>> header_of;
-    for (const BlockList& list : plan.lists) {
-        require(list.query_tiles() == plan.lists[0].query_tiles(),
-                "[attention] the lists of a plan differ in query tiles: {} and {}",
-                list.query_tiles(), plan.lists[0].query_tiles());
-        std::vector<uint32_t> header(shared::LIST_HEADER);
-        const auto part = [&](uint32_t entry) {
-            require(words.size() < 0xffffffff, "[attention] a plan of more than 16 GiB");
-            header[entry] = static_cast<uint32_t>(words.size());
-        };
-        part(shared::LIST_ROWS);
-        for (const auto& row : list.rows) words.insert(words.end(), {row.first, row.count});
-        part(shared::LIST_BLOCKS);
-        for (const auto& block : list.blocks)
-            words.insert(words.end(), {block.key_tile, block.mask});
-        part(shared::LIST_MASKS);
-        words.insert(words.end(), list.masks.begin(), list.masks.end());
-        if (ordered) {
-            const auto q = order_or_identity(list.q_order, list.q_len, list.tile.q);
-            const auto k = order_or_identity(list.k_order, list.kv_len, list.tile.k);
-            part(shared::LIST_Q_ORDER);
-            words.insert(words.end(), q.begin(), q.end());
-            part(shared::LIST_K_ORDER);
-            words.insert(words.end(), k.begin(), k.end());
-        }
-        header[shared::LIST_KEY_TILES] = list.key_tiles();
-        header_of.push_back(std::move(header));
-    }
-    for (size_t h = 0; h < headers; ++h) {
-        const auto& header = header_of[plan.list_of_head.empty() ? 0 : plan.list_of_head[h]];
-        std::copy(header.begin(), header.end(),
-                  words.begin() + static_cast<int64_t>(h * shared::LIST_HEADER));
-    }
-    const std::span<const int32_t> view(reinterpret_cast<const int32_t*>(words.data()),
-                                        words.size());
-    Tensor tensor = upload(stream, view, {static_cast<int64_t>(words.size())});
-    stream.submit();  // before another stream uses the list
-    return {std::move(tensor), plan.lists[0].query_tiles(),
-            plan.list_of_head.empty() ? 0 : shared::LIST_HEADER, ordered};
-}
-
-/// Lists are shared by all heads that are alike, layers and steps. Bounded: a program with more
-/// patterns at once than this builds some of them again.
-struct ListCache {
-    static constexpr size_t kMost = 64;
-    using Key = std::tuple<std::string, uint32_t, Grid, TileShape, uint32_t, uint32_t, uint32_t>;
-    std::map<Key, DeviceList> lists;
-};
-
-DeviceList device_list(vk::Stream& stream, const Pattern& pattern, TileShape tile,
-                       const Problem& p) {
-    auto& lists = stream.device().cache<ListCache>().lists;
-    const ListCache::Key key{pattern.key(), pattern.heads(), pattern.grid(), tile,
-                             p.q_len,       p.kv_len,        p.extra_len};
-    if (const auto found = lists.find(key); found != lists.end()) return found->second;
-    const Plan made = plan(pattern, tile, p.q_len, p.kv_len, p.extra_len);
-    for (const BlockList& list : made.lists)
-        log::debug(
-            "attention: {} of {} × {} in {}×{} tiles visits {:.1f} % of the blocks, keeps "
-            "{:.1f} % of the pairs, {} KiB",
-            pattern.key(), p.q_len, p.kv_len, tile.q, tile.k, 100 * list.visited_share(),
-            100 * list.kept_share(), list.bytes() / 1024);
-    if (lists.size() >= ListCache::kMost) lists.clear();
-    return lists.emplace(key, upload_plan(stream, made)).first->second;
-}
-
 uint32_t head_stride(const Tensor& x) {
     return x && x.dim(0) > 1 ? static_cast<uint32_t>(x.numel() / x.dim(0)) : 0;
 }
@@ -235,11 +144,12 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
          const Pattern& pattern, const AttentionOptions& options, Problem p, const Tensor& o,
          const Tensor& lse) {
     vk::Device& device = stream.device();
-    const AttentionPath path = choose_path(device.info(), p.dtype, options.path);
-    const TileShape tile = attention_tile(path, device.info(), p, pattern.granularity());
-    const DeviceList list = device_list(stream, pattern, tile, p);
+    const AttentionChoice choice =
+        choose_attention(device.info(), p, pattern.granularity(), options.path);
+    const DeviceList list =
+        device_list(stream, pattern, choice.block(), p.q_len, p.kv_len, p.extra_len);
     if (list.ordered) p.flags |= shared::FLAG_ORDERED;
-    const AttentionKernel kernel = attention_kernel(path, device.info(), p, pattern.granularity());
+    const AttentionKernel kernel = attention_kernel(choice, device.info(), p);
     const float scale =
         options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(p.head_dim));
     const Tensor &relative = options.relative_bias, &multipliers = options.multipliers;
@@ -253,7 +163,7 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
         .n_heads = p.heads,
         .n_kv_heads = p.kv_heads,
         .scale = scale * std::numbers::log2e_v<float>,
-        .list_words = list.header_words,
+        .list_words = list.list_words,
         .write_lse = lse ? 1u : 0u,
         .bias_head_stride = head_stride(options.bias),
         .relative_head_stride = head_stride(relative),

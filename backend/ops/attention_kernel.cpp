@@ -24,14 +24,18 @@ bool is_cpu(const vk::DeviceInfo& device) {
     return device.type == vk::DeviceType::cpu;
 }
 
+bool is_emulated(AttentionPath path, const vk::DeviceInfo& device) {
+    return path != AttentionPath::scalar && lacks_matrices(device);
+}
+
 /// The product a matrix path works with; all zero if none fits.
 vk::MatrixShape matrix_shape(AttentionPath path, const vk::DeviceInfo& device) {
     const vk::MatrixShape usual{16, 16, 16};
     const auto& shapes = device.fp16_matrices;
     if (path == AttentionPath::khr)
         if (const vk::MatrixShape m = forced_matrix_shape(device); m != vk::MatrixShape{}) return m;
-    if (shapes.empty() || std::find(shapes.begin(), shapes.end(), usual) != shapes.end())
-        return usual;  // none: emulated
+    if (is_emulated(path, device) || std::find(shapes.begin(), shapes.end(), usual) != shapes.end())
+        return usual;
     if (path == AttentionPath::nv2) return {};
     for (const auto& shape : shapes) {
         const uint32_t lanes = device.limits.subgroup_size;
@@ -42,13 +46,8 @@ vk::MatrixShape matrix_shape(AttentionPath path, const vk::DeviceInfo& device) {
     return {};
 }
 
-/// Subgroups of a workgroup, keys of a block, and matrices of rows a subgroup.
-struct MatrixTile {
-    uint32_t subgroups, keys, row_tiles;
-};
-
 uint64_t shared_bytes(AttentionPath path, const AttentionProblem& p, vk::MatrixShape m,
-                      MatrixTile t) {
+                      AttentionTile t) {
     const uint64_t widest = std::max(round_up(p.head_dim, m.k), round_up(p.v_dim, m.n));
     const uint64_t kv = 2 * t.keys * (widest / 8 + 1) * 16;
     const uint64_t s = uint64_t{4} * m.m * (path == AttentionPath::khr ? t.keys + m.n : m.n);
@@ -56,7 +55,7 @@ uint64_t shared_bytes(AttentionPath path, const AttentionProblem& p, vk::MatrixS
 }
 
 /// FOVEA_TILE=SUBGROUPSxKEYSxROW_TILES, for measurements.
-bool forced_tile(MatrixTile& t) {
+bool forced_tile(AttentionTile& t) {
     const char* text = std::getenv("FOVEA_TILE");
     if (!text) return false;
     require(std::sscanf(text, "%ux%ux%u", &t.subgroups, &t.keys, &t.row_tiles) == 3 &&
@@ -66,20 +65,20 @@ bool forced_tile(MatrixTile& t) {
     return true;
 }
 
-MatrixTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device, const AttentionProblem& p,
-                       TileShape granularity) {
+AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
+                          const AttentionProblem& p, TileShape granularity) {
     const vk::MatrixShape m = matrix_shape(path, device);
-    const bool nv2 = path == AttentionPath::nv2, emulated = device.fp16_matrices.empty();
+    const bool nv2 = path == AttentionPath::nv2, emulated = is_emulated(path, device);
     const uint32_t widest = std::max(p.head_dim, p.v_dim);
     // Measured on an H200 (nv2): 8 subgroups and 64 keys; registers hold two row tiles up to
     // head_dim 64, and 64 keys up to 128.
-    MatrixTile t = nv2 ? MatrixTile{8, 64, 1} : MatrixTile{4, 32, 1};
+    AttentionTile t = nv2 ? AttentionTile{8, 64, 1} : AttentionTile{4, 32, 1};
     if (widest > 128) t.keys = 32;
     if (emulated) t = {2, 32, 1};
     const uint64_t rows = uint64_t{p.batch} * p.heads * p.q_len;
     if (nv2 && widest <= 64 && (emulated || rows >= 512 * 256)) t.row_tiles = 2;
     const bool forced = forced_tile(t);
-    const auto rows_of = [&](const MatrixTile& x) { return x.subgroups * x.row_tiles * m.m; };
+    const auto rows_of = [&](const AttentionTile& x) { return x.subgroups * x.row_tiles * m.m; };
     const uint32_t least_keys = std::max(m.n, m.k);
     if (granularity.q && granularity.q < rows_of(t)) t.row_tiles = 1;
     const uint32_t wanted_q = std::min(granularity.q ? granularity.q : ~0u, p.q_len);
@@ -103,15 +102,6 @@ MatrixTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device, const A
             name_of(path), shared_bytes(path, p, m, t), p.head_dim, device.name,
             device.limits.shared_memory);
     return t;
-}
-
-struct ScalarTile {
-    uint32_t lanes, rows, keys;
-};
-
-ScalarTile scalar_tile(const vk::DeviceInfo& device) {  // see tile_scalar.glsl
-    if (is_cpu(device)) return {device.limits.subgroup_size, 2, 16};
-    return {64, 1, 16};
 }
 
 }  // namespace
@@ -165,9 +155,7 @@ AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype, AttentionPa
     for (const AttentionPath path : kFastestFirst) {
         if (wanted != AttentionPath::automatic && wanted != path) continue;
         const vk::Support support = supports(path, device, dtype);
-        const bool emulated =
-            path != AttentionPath::scalar && support.ok && device.fp16_matrices.empty();
-        if (support.ok && (!emulated || wanted == path)) return path;
+        if (support.ok && (!is_emulated(path, device) || wanted == path)) return path;
         require(wanted != path, "[attention] path {} cannot run on {}: {}", name_of(path),
                 device.name, support.why);
         log::debug("attention: not path {}: {}", name_of(path), support.why);
@@ -175,45 +163,53 @@ AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype, AttentionPa
     fail("[attention] no path runs on {}", device.name);
 }
 
-TileShape attention_tile(AttentionPath path, const vk::DeviceInfo& device,
-                         const AttentionProblem& problem, TileShape granularity) {
-    if (path == AttentionPath::scalar) {
-        const ScalarTile t = scalar_tile(device);
-        return {t.lanes * t.rows, t.keys};
-    }
-    const MatrixTile t = matrix_tile(path, device, problem, granularity);
-    return {t.subgroups * t.row_tiles * matrix_shape(path, device).m, t.keys};
+TileShape AttentionChoice::block() const {
+    const uint32_t rows = path == AttentionPath::scalar ? lanes : matrix.m;
+    return {tile.subgroups * tile.row_tiles * rows, tile.keys};
 }
 
-AttentionKernel attention_kernel(AttentionPath path, const vk::DeviceInfo& device,
-                                 const AttentionProblem& p, TileShape granularity) {
-    AttentionKernel kernel{.tile = attention_tile(path, device, p, granularity)};
-    const TileShape tile = kernel.tile;
-    const auto common = [&](uint32_t workgroup) {
-        kernel.constants = {workgroup, p.head_dim, p.v_dim, tile.k, p.flags};
-    };
+AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionProblem& problem,
+                                 TileShape granularity, AttentionPath wanted) {
+    const AttentionPath path = choose_path(device, problem.dtype, wanted);
+    AttentionChoice choice{.path = path,
+                           .emulated = is_emulated(path, device),
+                           .matrix = {},
+                           .lanes = device.limits.subgroup_size,
+                           .tile = {1, 16, 1}};
+    if (path == AttentionPath::scalar) {  // see tile_scalar.glsl
+        if (is_cpu(device))
+            choice.tile.row_tiles = 2;
+        else
+            choice.lanes = 64;
+    } else {
+        choice.matrix = matrix_shape(path, device);
+        choice.tile = matrix_tile(path, device, problem, granularity);
+    }
+    return choice;
+}
+
+AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo& device,
+                                 const AttentionProblem& p) {
+    const AttentionTile& t = c.tile;
+    AttentionKernel kernel;
+    kernel.constants = {t.subgroups * c.lanes, p.head_dim, p.v_dim, t.keys, p.flags};
     const auto add = [&](std::initializer_list<uint32_t> more) {
         kernel.constants.insert(kernel.constants.end(), more);
     };
-    if (path == AttentionPath::scalar) {
-        const ScalarTile t = scalar_tile(device);
+    kernel.full_subgroups = c.path != AttentionPath::scalar;
+    if (c.path == AttentionPath::scalar) {
         const bool cpu = is_cpu(device);
-        const bool hand_round = cpu && t.lanes >= 2 && t.lanes <= 2 * t.keys;
+        const bool hand_round = cpu && c.lanes >= 2 && c.lanes <= 2 * t.keys;
         kernel.shader =
             p.dtype == DType::f16 ? &shader::attention_scalar_f16 : &shader::attention_scalar_f32;
-        common(t.lanes);
-        add({t.rows, !cpu, hand_round});
+        add({t.row_tiles, !cpu, hand_round});
         return kernel;
     }
-    const vk::MatrixShape m = matrix_shape(path, device);
-    const MatrixTile t = matrix_tile(path, device, p, granularity);
-    const bool khr = path == AttentionPath::khr, emulated = device.fp16_matrices.empty();
-    kernel.shader = khr        ? emulated ? &shader::attention_khr_emulated : &shader::attention_khr
-                    : emulated ? &shader::attention_nv2_emulated
-                               : &shader::attention_nv2;
-    kernel.full_subgroups = true;
-    common(t.subgroups * device.limits.subgroup_size);
-    add({t.subgroups, m.m, m.n, m.k});
+    const bool khr = c.path == AttentionPath::khr;
+    kernel.shader = khr ? c.emulated ? &shader::attention_khr_emulated : &shader::attention_khr
+                    : c.emulated ? &shader::attention_nv2_emulated
+                                 : &shader::attention_nv2;
+    add({t.subgroups, c.matrix.m, c.matrix.n, c.matrix.k});
     if (!khr) add({t.row_tiles});
     return kernel;
 }

@@ -6,7 +6,8 @@
 #include "backend/patterns/block_list.h"
 #include "backend/vk/device.h"
 
-/// Which module with which specialisation runs an attention problem. Only attention.cpp uses this.
+/// Which module with which specialisation runs an attention problem: for attention.cpp, and for
+/// those that say what it will do.
 namespace fovea {
 
 struct AttentionProblem {
@@ -15,20 +16,39 @@ struct AttentionProblem {
     uint32_t flags;  ///< FLAG_… of attention_params.h
 };
 
+/// What tuning is free to change; specialisation constants of the modules.
+struct AttentionTile {
+    uint32_t subgroups;  ///< a workgroup
+    uint32_t keys;       ///< a block
+    uint32_t row_tiles;  ///< of queries: matrices a subgroup; on scalar, rows an invocation
+};
+
+/// All that a call decides before it has a list, made once a call.
+struct AttentionChoice {
+    AttentionPath path;
+    bool emulated;           ///< khr and nv2 on plain registers
+    vk::MatrixShape matrix;  ///< of khr and nv2
+    uint32_t lanes;          ///< a subgroup; on scalar, a workgroup
+    AttentionTile tile;
+
+    TileShape block() const;  ///< queries × keys
+};
+
 struct AttentionKernel {
     const vk::Shader* shader;
     std::vector<uint32_t> constants;
-    TileShape tile;
     bool full_subgroups;
 };
 
 vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype);
 
-/// The tile that the path takes for this problem; `granularity` is the pattern's.
-TileShape attention_tile(AttentionPath path, const vk::DeviceInfo& device,
-                         const AttentionProblem& problem, TileShape granularity);
+/// For a pattern of this granularity, on `wanted`; automatic: on the path that attention() takes.
+/// Throws Error where the path cannot run.
+AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionProblem& problem,
+                                 TileShape granularity,
+                                 AttentionPath wanted = AttentionPath::automatic);
 
-AttentionKernel attention_kernel(AttentionPath path, const vk::DeviceInfo& device,
-                                 const AttentionProblem& problem, TileShape granularity);
+AttentionKernel attention_kernel(const AttentionChoice& choice, const vk::DeviceInfo& device,
+                                 const AttentionProblem& problem);
 
 }  // namespace fovea

@@ -36,17 +36,6 @@ double seconds_of(vk::Stream& stream, const Tensor& x, const Pattern& pattern, A
 
 }  // namespace
 
-TileShape attention_tile(const vk::DeviceInfo& device, const Pattern& pattern,
-                         const AttentionSizes& sizes, AttentionPath path) {
-    AttentionProblem problem = problem_of(sizes.heads, sizes.q_len, sizes.head_dim, sizes.dtype);
-    problem.batch = sizes.batch;
-    problem.kv_len = sizes.kv_len;
-    problem.extra_len = sizes.extra_len;
-    problem.v_dim = sizes.v_dim;
-    return attention_tile(choose_path(device, sizes.dtype, path), device, problem,
-                          pattern.granularity());
-}
-
 AttentionRate measure_attention(vk::Stream& stream, uint32_t head_dim, DType dtype,
                                 AttentionPath path) {
     const vk::DeviceInfo& device = stream.device().info();
@@ -62,7 +51,8 @@ AttentionRate measure_attention(vk::Stream& stream, uint32_t head_dim, DType dty
             return seconds_of(stream, x, pattern, rate.path);
         };
         const TileShape tile =
-            attention_tile(rate.path, device, problem_of(heads, tokens, head_dim, dtype), {0, 0});
+            choose_attention(device, problem_of(heads, tokens, head_dim, dtype), {0, 0}, rate.path)
+                .block();
         const double block = 4.0 * tile.q * tile.k * head_dim * heads;  // FLOP, all heads
         const auto blocks = [&](const Pattern& pattern) {
             const BlockList list = block_list(pattern, tile, tokens, tokens);

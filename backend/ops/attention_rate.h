@@ -1,20 +1,8 @@
 #pragma once
 
 #include "backend/ops/attention.h"
-#include "backend/patterns/block_list.h"
 
 namespace fovea {
-
-/// All that the choice of a tile depends on beside the device and the pattern.
-struct AttentionSizes {
-    uint32_t batch, heads, q_len, kv_len, extra_len, head_dim, v_dim;
-    DType dtype;
-};
-
-/// The tile that attention() takes on a path for a pattern; `automatic`: on the path it would take.
-TileShape attention_tile(const vk::DeviceInfo& device, const Pattern& pattern,
-                         const AttentionSizes& sizes,
-                         AttentionPath path = AttentionPath::automatic);
 
 /// How fast attention visits blocks on a device, in FLOP/s of 4 · head_dim a (query, key) of the
 /// blocks, seen or masked. The terms of a prediction: time = Σ blocks · FLOP of a block / rate.

@@ -3,43 +3,13 @@
 #include <cmath>
 #include <numbers>
 
+#include "backend/ops/device_list.h"
 #include "backend/ops/dispatch.h"
-#include "backend/patterns/planner.h"
 #include "shaders.h"
 #include "shaders/attention/block_mass_params.h"
 
 namespace fovea {
 namespace {
-
-/// The plan's lists one after another, see block_mass_params.h.
-std::vector<int32_t> words_of(const Plan& plan, uint32_t heads) {
-    std::vector<uint32_t> words(heads);
-    std::vector<uint32_t> records;
-    const auto here = [&] { return static_cast<uint32_t>(words.size()); };
-    const auto order_at = [&](const std::vector<uint32_t>& order) {
-        if (order.empty()) return shared::BLOCK_MASS_NONE;
-        const uint32_t at = here();
-        words.insert(words.end(), order.begin(), order.end());
-        return at;
-    };
-    for (const BlockList& list : plan.lists) {
-        const uint32_t rows_at = here();
-        for (const auto& row : list.rows) words.insert(words.end(), {row.first, row.count});
-        const uint32_t blocks_at = here();
-        for (const auto& block : list.blocks)
-            words.insert(words.end(), {block.key_tile, block.mask});
-        const uint32_t masks_at = here();
-        words.insert(words.end(), list.masks.begin(), list.masks.end());
-        const uint32_t q_order_at = order_at(list.q_order), k_order_at = order_at(list.k_order);
-        records.push_back(here());
-        words.insert(words.end(), {rows_at, blocks_at, masks_at, q_order_at, k_order_at});
-    }
-    for (uint32_t h = 0; h < heads; ++h)
-        words[h] = records[plan.list_of_head.empty() ? 0 : plan.list_of_head[h]];
-    require(words.size() < (uint64_t{1} << 32), "[block_mass] block list of {} words, at most 2^32",
-            words.size());
-    return {words.begin(), words.end()};
-}
 
 struct Kernel {
     uint32_t lanes, rows, keys, chunk;
@@ -69,19 +39,11 @@ Tensor block_mass(vk::Stream& stream, const Tensor& q, const Tensor& k, const Pa
     const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };
     const uint32_t heads = u(q.dim(1)), q_len = u(q.dim(2)), kv_len = u(k.dim(2)),
                    head_dim = u(q.dim(3));
-    const Plan lists = plan(pattern, block, q_len, kv_len);
-    const uint32_t query_blocks = lists.lists[0].query_tiles(),
-                   key_blocks = lists.lists[0].key_tiles();
-    uint32_t longest = 0;
-    for (const BlockList& list : lists.lists) {
-        require(list.query_tiles() == query_blocks && list.key_tiles() == key_blocks,
-                "[block_mass] heads of pattern {} differ in their number of blocks: {}×{} and "
-                "{}×{}",
-                pattern.key(), query_blocks, key_blocks, list.query_tiles(), list.key_tiles());
-        for (const auto& row : list.rows) longest = std::max(longest, row.count);
-    }
-    const auto words = words_of(lists, heads);
-    const Tensor list = upload(stream, words, {static_cast<int64_t>(words.size())});
+    const DeviceList list = device_list(stream, pattern, block, q_len, kv_len);
+    require(list.key_tiles.has_value(),
+            "[block_mass] heads of pattern {} differ in their number of blocks of keys",
+            pattern.key());
+    const uint32_t query_blocks = list.query_tiles, key_blocks = *list.key_tiles;
 
     const Tensor mass = empty(device, {q.dim(0), q.dim(1), query_blocks, key_blocks}, DType::f32);
     count_of("block_mass", mass);
@@ -96,14 +58,16 @@ Tensor block_mass(vk::Stream& stream, const Tensor& q, const Tensor& k, const Pa
                                          .scale = scale * std::numbers::log2e_v<float>,
                                          .block_q = block.q,
                                          .block_k = block.k,
-                                         .key_blocks = key_blocks};
+                                         .key_blocks = key_blocks,
+                                         .list_words = list.list_words};
     const auto& shader =
         by_dtype("block_mass", q.dtype(), shader::block_mass_f32, shader::block_mass_f16);
-    const auto& program = device.program(shader, {kernel.lanes, kernel.rows, kernel.keys, head_dim,
-                                                  kernel.chunk, kernel.unroll, kernel.hand_round});
+    const auto& program =
+        device.program(shader, {kernel.lanes, kernel.rows, kernel.keys, head_dim, kernel.chunk,
+                                kernel.unroll, kernel.hand_round, list.ordered});
     stream.dispatch(
-        program, {write(mass), read(q), read(k), read(lse), read(list)}, params,
-        {query_blocks, u(q.dim(0)) * heads, (longest + kernel.chunk - 1) / kernel.chunk},
+        program, {write(mass), read(q), read(k), read(lse), read(list.words)}, params,
+        {query_blocks, u(q.dim(0)) * heads, (list.longest_row + kernel.chunk - 1) / kernel.chunk},
         "block_mass");
     return mass;
 }

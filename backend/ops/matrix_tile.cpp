@@ -183,7 +183,7 @@ AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t k,
     for (const AttentionPath path : {AttentionPath::nv2, AttentionPath::khr}) {
         if (wanted != AttentionPath::automatic && wanted != path) continue;
         const vk::Support support = path_support(path, device, DType::f16);
-        const bool emulated = support.ok && device.fp16_matrices.empty();
+        const bool emulated = support.ok && lacks_matrices(device);
         if (support.ok && fits && (!emulated || wanted == path)) return path;
         const std::string& reason = support.ok ? why : support.why;
         require(wanted != path || (support.ok && !by_option), "[gemm] path {} cannot run on {}: {}",
@@ -198,7 +198,7 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
     const vk::DeviceInfo& info = device.info();
     const MatrixTile t = choose_matrix_tile(info, p.m, p.n, p.k);
     const vk::MatrixShape shape = matrix_shape(info);
-    const bool emulated = info.fp16_matrices.empty(), narrow_n = p.n % 8 != 0;
+    const bool emulated = lacks_matrices(info), narrow_n = p.n % 8 != 0;
     const auto module = [&](const vk::Shader& wide, const vk::Shader& wide_emulated,
                             const vk::Shader& narrow, const vk::Shader& narrow_emulated) {
         return narrow_n ? (emulated ? &narrow_emulated : &narrow)

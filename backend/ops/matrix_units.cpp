@@ -10,10 +10,15 @@
 
 namespace fovea {
 
+bool lacks_matrices(const vk::DeviceInfo& device) {
+    return device.fp16_matrices.empty();
+}
+
 bool emulates_matrices(const vk::DeviceInfo& device) {
     const char* text = std::getenv("FOVEA_EMULATE_MATRICES");
     const uint32_t lanes = device.limits.subgroup_size;
-    return text && std::string(text) == "1" && (lanes == 4 || lanes == 8 || lanes == 16);
+    return lacks_matrices(device) && text && std::string(text) == "1" &&
+           (lanes == 4 || lanes == 8 || lanes == 16);
 }
 
 vk::Support matrix_support(const vk::Support& device_has, const vk::DeviceInfo& device,

@@ -6,6 +6,9 @@
 /// What the kernels on matrix units of attention, gemm and conv2d have in common on the host.
 namespace fovea {
 
+/// No fp16 matrices with fp32 sums: kernels on matrix units, where they can run, run emulated.
+bool lacks_matrices(const vk::DeviceInfo& device);
+
 /// FOVEA_EMULATE_MATRICES=1 runs these kernels on plain registers where the device has no matrix
 /// units: slowly, so that tests reach them everywhere (shaders/common/matrices.glsl).
 bool emulates_matrices(const vk::DeviceInfo& device);

@@ -6,6 +6,7 @@
 
 #include "backend/error.h"
 #include "backend/ops/dispatch.h"
+#include "backend/ops/matrix_units.h"
 #include "shaders.h"
 
 namespace fovea {
@@ -91,7 +92,7 @@ double matrix_rate(vk::Device& device, std::string& why) {
         why = info.khr.why;
     else if (shader::matrix_peak.code.empty())
         why = "not built: the shader compiler lacks GL_KHR_cooperative_matrix";
-    else if (info.fp16_matrices.empty())
+    else if (lacks_matrices(info))
         why = "no fp16 matrices with fp32 sums";
     if (!why.empty()) return 0;
     const vk::MatrixShape usual{16, 16, 16};

@@ -3,6 +3,8 @@
 #ifndef FOVEA_ATTENTION_PARAMS_H
 #define FOVEA_ATTENTION_PARAMS_H
 
+#include "list_params.h"
+
 #ifdef __cplusplus
 #include <cstdint>
 namespace fovea::shared {
@@ -16,7 +18,7 @@ struct AttentionParams {
     uint n_heads;
     uint n_kv_heads;
     float scale;      // scale · log2(e): the softmax is taken to base 2
-    uint list_words;  // from the list header of a head to the next head's; 0: one list for all
+    uint list_words;  // see list_params.h
     uint write_lse;   // 0 or 1
     // Of logit modifiers, see modifiers.glsl. Strides in elements, 0 where heads share a table.
     uint bias_head_stride;
@@ -27,15 +29,6 @@ struct AttentionParams {
     uint q_labels;  // rows and columns of the table of multipliers
     uint k_labels;
 };
-
-// A head's list header: offsets in words of the list buffer, and a count.
-const uint LIST_ROWS = 0;     // per query tile (first, count) of its blocks
-const uint LIST_BLOCKS = 1;   // (key tile, mask)
-const uint LIST_MASKS = 2;    // BR rows of (BC + 31) / 32 words each
-const uint LIST_Q_ORDER = 3;  // token of each slot
-const uint LIST_K_ORDER = 4;
-const uint LIST_KEY_TILES = 5;  // tiles with higher numbers hold extra keys
-const uint LIST_HEADER = 8;     // words
 
 // Specialisation: what a call does not use costs nothing.
 const uint FLAG_EXTRA = 1;    // extra keys

@@ -13,6 +13,7 @@
 #extension GL_EXT_control_flow_attributes : require
 #extension GL_KHR_shader_subgroup_ballot : require
 #include "block_mass_params.h"
+#include "list_params.h"
 
 layout(local_size_x_id = 0) in;
 layout(constant_id = 0) const uint LANES = 8;
@@ -22,6 +23,7 @@ layout(constant_id = 3) const uint HEAD_DIM = 64;
 layout(constant_id = 4) const uint CHUNK = 16;          // key blocks a workgroup
 layout(constant_id = 5) const bool UNROLL = true;       // loops over columns
 layout(constant_id = 6) const bool HAND_ROUND = false;  // needs LANES = subgroup size
+layout(constant_id = 7) const bool ORDERED = false;     // slots are not tokens
 
 layout(push_constant) uniform Push { BlockMassParams p; };
 layout(set = 0, binding = 0) writeonly buffer Mass { float mass[]; };
@@ -35,6 +37,8 @@ const uint D4 = HEAD_DIM / 4;
 const uint LOADS = HAND_ROUND ? 2 * BC / LANES : 1;  // a pair of columns of a block
 const float LOG2E = 1.4426950408889634;
 const uint MINUS_INFINITY = 0xff800000;
+const uint FULL_BLOCK = 0xffffffff;
+const uint NO_TOKEN = 0xffffffff;
 
 shared float partial[(CHUNK + 1) * LANES];  // the last row counts queries
 
@@ -47,8 +51,8 @@ uint key_at[BC];   // its row, or what this lane loads of it
 uint masks_at, q_order_at, k_order_at;
 
 uint token_of(uint order_at, uint slot, uint len) {
-    if (order_at != BLOCK_MASS_NONE) return list[order_at + slot];
-    return slot < len ? slot : BLOCK_MASS_NONE;
+    if (ORDERED) return list[order_at + slot];
+    return slot < len ? slot : NO_TOKEN;
 }
 
 // Runs `step` for every second column c.
@@ -70,7 +74,7 @@ uint load_queries(uint q_begin) {
     uint count = 0, at[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         const uint in_block = q_begin + r * LANES + gl_LocalInvocationIndex;
-        uint token = BLOCK_MASS_NONE;
+        uint token = NO_TOKEN;
         if (in_block < p.block_q)
             token = token_of(q_order_at, gl_WorkGroupID.x * p.block_q + in_block, p.q_len);
         const uint row = gl_WorkGroupID.y * p.q_len + min(token, p.q_len - 1);
@@ -130,7 +134,7 @@ float weights(uint mask, uint q_begin, uint k_begin) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         const uint row = min(q_begin + r * LANES + gl_LocalInvocationIndex, p.block_q - 1);
         uint bits = 0xffffffff;  // of BC keys: k_begin is a multiple of BC, which divides 32
-        if (mask != BLOCK_MASS_NONE)
+        if (mask != FULL_BLOCK)
             bits = list[masks_at + (mask * p.block_q + row) * words + k_begin / 32] >>
                    (k_begin % 32);
         if (!alive[r]) bits = 0;
@@ -146,11 +150,11 @@ void main() {
     const uint lane = gl_LocalInvocationIndex;
     const uint batch = gl_WorkGroupID.y / p.n_heads, head = gl_WorkGroupID.y % p.n_heads;
     const uint kv_head = batch * p.n_kv_heads + head / (p.n_heads / p.n_kv_heads);
-    const uint record = list[head];
-    const uint rows_at = list[record], blocks_at = list[record + 1];
-    masks_at = list[record + 2];
-    q_order_at = list[record + 3];
-    k_order_at = list[record + 4];
+    const uint header = p.list_words * head;
+    const uint rows_at = list[header + LIST_ROWS], blocks_at = list[header + LIST_BLOCKS];
+    masks_at = list[header + LIST_MASKS];
+    q_order_at = list[header + LIST_Q_ORDER];
+    k_order_at = list[header + LIST_K_ORDER];
 
     const uint begin = gl_WorkGroupID.z * CHUNK, visited = list[rows_at + 2 * gl_WorkGroupID.x + 1];
     if (begin >= visited) return;

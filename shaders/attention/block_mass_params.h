@@ -1,4 +1,4 @@
-// Push constants of block_mass.comp and the words of its list, one definition for C++ and GLSL.
+// Push constants of block_mass.comp, one definition for C++ and GLSL.
 
 #ifndef FOVEA_BLOCK_MASS_PARAMS_H
 #define FOVEA_BLOCK_MASS_PARAMS_H
@@ -18,12 +18,8 @@ struct BlockMassParams {
     uint block_q;
     uint block_k;
     uint key_blocks;  // columns of the map
+    uint list_words;  // see list_params.h
 };
-
-// The list begins with the offset of each head's record, a word a head. A record is five offsets:
-// rows (first, count), blocks (key block, mask), masks, the order of queries, that of keys.
-const uint BLOCK_MASS_RECORD = 5;
-const uint BLOCK_MASS_NONE = 0xffffffff;  // no order; a full block; a slot without a token
 
 #ifdef __cplusplus
 #undef uint
