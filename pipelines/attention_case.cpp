@@ -112,8 +112,10 @@ class Object {
 HostTensor tensor(const Weights& file, const char* name, size_t rank,
                   std::initializer_list<StoredType> types) {
     const TensorInfo& info = file.info(name);
+    std::vector<std::string> names;
+    for (const StoredType type : types) names.emplace_back(type_name(type));
     require(std::find(types.begin(), types.end(), info.type) != types.end(),
-            "[case] {}: {} expected, found {}", name, type_name(*types.begin()),
+            "[case] {}: {} expected, found {}", name, fmt::join(names, " or "),
             type_name(info.type));
     require(info.shape.size() == rank && std::count_if(info.shape.begin(), info.shape.end(),
                                                        [](int64_t n) { return n < 1; }) == 0,
