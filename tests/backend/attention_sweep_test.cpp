@@ -69,16 +69,20 @@ struct Problem {
     reference::AttentionShape shape;
     DType dtype = DType::f32;
     float logits = 1;  ///< scale of q
-    bool perturb = false, bias = false, weights = false;
+    bool perturb = false, bias = false, weights = false, labels = false;
+    uint32_t relative_columns = 0;         ///< of the grid of the relative bias; 0: none
+    bool relative_shared = false;          ///< by all heads
     std::optional<uint32_t> poisoned_key;  ///< NaN and infinities: for those that see it
 
     std::string text() const {
         const auto& s = shape;
         return fmt::format(
-            "{} {}, batch {}, heads {}/{}, {} × {} +{}, dims {} and {}, scale {}, q × {}{}{}{}{}",
+            "{} {}, batch {}, heads {}/{}, {} × {} +{}, dims {} and {}, scale {}, q × "
+            "{}{}{}{}{}{}{}",
             pattern.key().substr(0, 120), name_of(dtype), s.batch, s.heads, s.kv_heads, s.q_len,
             s.kv_len, s.extra_len, s.head_dim, s.v_dim, s.scale, logits, perturb ? ", perturb" : "",
-            bias ? ", bias" : "", weights ? ", key weights" : "",
+            bias ? ", bias" : "", weights ? ", key weights" : "", labels ? ", labels" : "",
+            relative_columns ? fmt::format(", relative bias of {} columns", relative_columns) : "",
             poisoned_key ? fmt::format(", key {} poisoned", *poisoned_key) : "");
     }
 };
@@ -169,6 +173,12 @@ Pattern random_pattern(Dice& dice, reference::AttentionShape& s) {
     }
 }
 
+uint32_t random_divisor(Dice& dice, uint32_t n) {
+    uint32_t divisor = dice.number(1, n);
+    while (n % divisor != 0) --divisor;
+    return divisor;
+}
+
 Problem random_problem(uint32_t seed, AttentionPath path) {
     Dice dice(seed);
     Problem p;
@@ -187,7 +197,7 @@ Problem random_problem(uint32_t seed, AttentionPath path) {
         s.v_dim = dice.once_in(8) ? 8 * dice.number(1, 32) : s.head_dim;
     }
     if (dice.once_in(4)) s.extra_len = dice.number(1, 40);
-    if (dice.once_in(4)) s.scale = dice.one_of({0.05f, 0.3f, 1.f});
+    if (dice.once_in(4)) s.scale = dice.one_of({0.05f, 0.3f, 1.f, -0.2f});
     if (dice.once_in(6)) p.logits = dice.one_of({0.01f, 30.f});
     p.perturb = s.q_len == s.kv_len && dice.once_in(5);
     if (seed >= kAllOptionsFrom) {
@@ -195,11 +205,32 @@ Problem random_problem(uint32_t seed, AttentionPath path) {
         p.weights = dice.once_in(10);
     }
     if (dice.once_in(4)) p.poisoned_key = dice.number(0, s.kv_len - 1);
+    if (seed >= kAllOptionsFrom) {
+        p.labels = dice.once_in(8);
+        if (s.q_len == s.kv_len && dice.once_in(6))
+            p.relative_columns = random_divisor(dice, s.q_len);
+        p.relative_shared = dice.once_in(2);
+    }
     return p;
 }
 
+constexpr uint32_t kQueryLabels = 3, kKeyLabels = 4;
+
 struct Inputs {
-    std::vector<float> q, k, v, k_extra, v_extra, perturb, bias, weights;
+    std::vector<float> q, k, v, k_extra, v_extra, perturb, bias, weights, relative, multipliers;
+    std::vector<int32_t> q_labels, k_labels;
+
+    reference::AttentionModifiers modifiers(const Problem& p) const {
+        return {.perturb = perturb,
+                .bias = bias,
+                .relative_bias = relative,
+                .columns = p.relative_columns,
+                .key_weights = weights,
+                .q_labels = q_labels,
+                .k_labels = k_labels,
+                .multipliers = multipliers,
+                .key_label_count = kKeyLabels};
+    }
 };
 
 Inputs random_inputs(const Problem& p, uint32_t seed) {
@@ -219,6 +250,22 @@ Inputs random_inputs(const Problem& p, uint32_t seed) {
     if (p.bias) in.bias = values(size_t{s.heads} * s.q_len * s.kv_len, 5);
     for (uint32_t i = 0; i < s.heads * s.kv_len && p.weights; ++i)
         in.weights.push_back(dice.once_in(10) ? 0 : 2 * dice.share());
+    if (const uint32_t columns = p.relative_columns) {
+        const uint32_t rows = s.q_len / columns;
+        const size_t table = size_t{2 * rows - 1} * (2 * columns - 1);
+        in.relative = values(table * s.heads, 6);
+        if (p.relative_shared)
+            for (size_t i = table; i < in.relative.size(); ++i)
+                in.relative[i] = in.relative[i - table];
+    }
+    if (p.labels) {
+        for (uint32_t i = 0; i < s.q_len; ++i)
+            in.q_labels.push_back(static_cast<int32_t>(dice.number(0, kQueryLabels - 1)));
+        for (uint32_t i = 0; i < s.kv_len; ++i)
+            in.k_labels.push_back(static_cast<int32_t>(dice.number(0, kKeyLabels - 1)));
+        for (uint32_t i = 0; i < kQueryLabels * kKeyLabels; ++i)
+            in.multipliers.push_back(dice.one_of({0.f, -1.f, 2 * dice.share()}));
+    }
     if (p.poisoned_key) {
         const float bad = dice.one_of({std::numeric_limits<float>::quiet_NaN(),
                                        std::numeric_limits<float>::infinity(),
@@ -244,15 +291,30 @@ Result run(const Problem& p, const Inputs& in, AttentionPath path) {
     const auto tensor = [&](const std::vector<float>& values, Shape shape, DType dtype) {
         return values.empty() ? Tensor() : upload(stream, values, std::move(shape), dtype);
     };
+    const auto labels = [&](const std::vector<int32_t>& values) {
+        return values.empty() ? Tensor()
+                              : upload(stream, values, {static_cast<int64_t>(values.size())});
+    };
+    Tensor relative;
+    if (const int64_t columns = p.relative_columns) {
+        const Shape all{h, 2 * (nq / columns) - 1, 2 * columns - 1};
+        relative = tensor(in.relative, all, DType::f32);
+        if (p.relative_shared) relative = relative.slice(0, 1);
+    }
     Tensor lse;
-    const AttentionOptions options{.scale = s.scale,
-                                   .k_extra = tensor(in.k_extra, {b, hkv, e, d}, p.dtype),
-                                   .v_extra = tensor(in.v_extra, {b, hkv, e, dv}, p.dtype),
-                                   .lse = &lse,
-                                   .perturb = tensor(in.perturb, {h}, DType::f32),
-                                   .bias = tensor(in.bias, {h, nq, nk}, DType::f32),
-                                   .key_weights = tensor(in.weights, {h, nk}, DType::f32),
-                                   .path = path};
+    const AttentionOptions options{
+        .scale = s.scale,
+        .k_extra = tensor(in.k_extra, {b, hkv, e, d}, p.dtype),
+        .v_extra = tensor(in.v_extra, {b, hkv, e, dv}, p.dtype),
+        .lse = &lse,
+        .perturb = tensor(in.perturb, {h}, DType::f32),
+        .bias = tensor(in.bias, {h, nq, nk}, DType::f32),
+        .relative_bias = relative,
+        .key_weights = tensor(in.weights, {h, nk}, DType::f32),
+        .q_labels = labels(in.q_labels),
+        .k_labels = labels(in.k_labels),
+        .multipliers = tensor(in.multipliers, {kQueryLabels, kKeyLabels}, DType::f32),
+        .path = path};
     const Tensor o = attention(stream, tensor(in.q, {b, h, nq, d}, p.dtype),
                                tensor(in.k, {b, hkv, nk, d}, p.dtype),
                                tensor(in.v, {b, hkv, nk, dv}, p.dtype), p.pattern, options);
@@ -298,9 +360,8 @@ TEST_P(AttentionSweep, EqualsReference) {
         const Problem p = random_problem(seed, path);
         SCOPED_TRACE(fmt::format("FOVEA_SWEEP_SEED={} path {}: {}", seed, name_of(path), p.text()));
         const Inputs in = random_inputs(p, seed);
-        const auto reference = reference::attention(
-            in.q, in.k, in.v, p.pattern, p.shape, in.k_extra, in.v_extra,
-            {.perturb = in.perturb, .bias = in.bias, .key_weights = in.weights});
+        const auto reference = reference::attention(in.q, in.k, in.v, p.pattern, p.shape,
+                                                    in.k_extra, in.v_extra, in.modifiers(p));
         Result expected{reference.o, reference.lse}, found = run(p, in, path);
         if (seed % 8 == 0) {
             const Result again = run(p, in, path);
