@@ -98,7 +98,9 @@ DeviceList device_list(vk::Stream& stream, const Pattern& pattern, TileShape til
             pattern.key(), q_len, kv_len, tile.q, tile.k, 100 * list.visited_share(),
             100 * list.kept_share(), list.bytes() / 1024);
     if (lists.size() >= ListCache::kMost) lists.clear();
-    return lists.emplace(key, upload_plan(stream, made)).first->second;
+    const DeviceList& list = lists.emplace(key, upload_plan(stream, made)).first->second;
+    stream.submit();  // the cache may outlive the stream
+    return list;
 }
 
 }  // namespace fovea

@@ -18,6 +18,7 @@ Tensor device_table(vk::Stream& stream) {
         const auto lines = std::as_bytes(std::span(reference::normal_table()));
         table = empty(stream.device(), {static_cast<int64_t>(lines.size() / 4)}, DType::f32);
         stream.upload(write(table), lines);
+        stream.submit();  // the cache may outlive the stream
     }
     return table;
 }

@@ -50,6 +50,7 @@ Tensor device_table(vk::Stream& stream, const RopeOptions& o, const Shape& shape
     if (const auto found = tables.find(key); found != tables.end()) return found->second;
     if (tables.size() >= RopeTables::kMost) tables.clear();
     const Tensor table = upload(stream, rope_table(o), shape, DType::f32);
+    stream.submit();  // the cache may outlive the stream
     return tables.emplace(key, table).first->second;
 }
 

@@ -574,5 +574,26 @@ TEST(AttentionList, OnePatternManyGridsAndStreams) {
     }
 }
 
+TEST(AttentionList, OutlivesAStreamThatSubmittedNothing) {
+    constexpr uint32_t kTokens = 41;
+    const Pattern pattern = OddRowsBlind{kTokens};
+    const auto values = testing::random_values(kTokens * 8, 2);
+    const auto result = [&](vk::Stream& stream) {
+        const Tensor q = upload(stream, values, {1, 1, kTokens, 8}, DType::f32);
+        return attention(stream, q, q, q, pattern);
+    };
+    {
+        vk::Stream gone(device());
+        result(gone);
+    }
+    vk::Stream stream(device());
+    EXPECT_TRUE(
+        testing::close(to_host(stream, result(stream)),
+                       reference::attention(values, values, values, pattern,
+                                            {.q_len = kTokens, .kv_len = kTokens, .head_dim = 8})
+                           .o,
+                       testing::tolerance(DType::f32)));
+}
+
 }  // namespace
 }  // namespace fovea
