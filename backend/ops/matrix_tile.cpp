@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 
@@ -16,20 +17,19 @@
 namespace fovea {
 namespace {
 
-/// By rows × columns, the first of a size being the one taken unforced; the others are for
-/// measurements. What a subgroup reads from shared memory for a product falls with its own rows and
-/// columns, and 64 × 64 sums are what the registers of 32 lanes hold.
+/// Of tiles alike in cost the first is taken unforced; the others of its size are for measurements.
+/// What a subgroup reads from shared memory for a product falls with its own rows and columns, and
+/// 64 × 64 sums are what the registers of 32 lanes hold.
 constexpr MatrixTile kTiles[] = {
-    {128, 256, 32, 2, 4, 1, 1}, {128, 256, 32, 2, 4, 1, 2}, {128, 256, 16, 2, 4, 2, 1},
-    {128, 256, 16, 2, 4, 2, 2}, {256, 128, 32, 4, 2, 1, 1}, {256, 128, 16, 4, 2, 2, 2},
-    {128, 128, 32, 2, 2, 1, 1}, {128, 128, 32, 2, 2, 2, 1}, {128, 128, 16, 2, 2, 2, 2},
-    {128, 128, 64, 2, 2, 1, 1}, {128, 128, 32, 2, 4, 1, 1}, {128, 128, 32, 2, 4, 2, 1},
-    {128, 128, 32, 2, 4, 2, 2}, {128, 128, 64, 2, 4, 1, 1}, {256, 64, 32, 4, 1, 1, 1},
-    {256, 64, 16, 4, 1, 2, 2},  {128, 64, 32, 2, 2, 2, 1},  {128, 64, 32, 2, 2, 2, 2},
-    {128, 64, 64, 2, 2, 1, 1},  {64, 64, 32, 2, 2, 2, 1},   {64, 64, 32, 2, 2, 2, 2},
-    {64, 64, 64, 2, 2, 1, 1},   {64, 64, 32, 2, 1, 2, 1},   {32, 64, 64, 2, 2, 1, 1},
+    {128, 256, 32, 2, 4, 1, 1}, {128, 256, 32, 2, 4, 1, 2}, {128, 256, 16, 2, 4, 2, 2},
+    {256, 128, 32, 4, 2, 1, 1}, {256, 128, 16, 4, 2, 2, 2}, {128, 128, 32, 2, 2, 1, 1},
+    {128, 128, 32, 2, 2, 1, 2}, {128, 128, 16, 2, 2, 2, 2}, {128, 128, 32, 2, 2, 2, 1},
+    {128, 128, 64, 2, 2, 1, 1}, {128, 64, 32, 2, 1, 1, 1},  {128, 64, 64, 2, 2, 1, 1},
+    {64, 64, 64, 2, 2, 1, 1},   {64, 64, 32, 2, 2, 2, 2},   {32, 64, 64, 2, 2, 1, 1},
     {32, 32, 64, 2, 2, 1, 1},   {128, 16, 64, 4, 1, 1, 1},
 };
+
+constexpr uint64_t kEnough = 128;  ///< workgroups for a large GPU; Vulkan does not tell
 
 /// The device's product that the kernel works with; all zero if none fits.
 vk::MatrixShape matrix_shape(const vk::DeviceInfo& device) {
@@ -85,6 +85,8 @@ std::optional<MatrixTile> forced_tile(const vk::DeviceInfo& device) {
     return t;
 }
 
+constexpr uint32_t kRound = 2;  ///< ROUND of the kernel
+
 /// Parts of k, of which none is empty: whole numbers of the kernel's rounds of slabs.
 struct Splits {
     uint32_t count, slabs;
@@ -93,9 +95,40 @@ struct Splits {
 Splits splits_of(const MatrixTile& t, int64_t k) {
     const uint32_t slabs = slabs_of(t, k);
     uint32_t each = (slabs + t.splits - 1) / t.splits;
-    const uint32_t round = std::max(t.buffers, t.ahead);
-    each = (each + round - 1) / round * round;
+    each = (each + kRound - 1) / kRound * kRound;
     return {(slabs + each - 1) / each, each};
+}
+
+constexpr int64_t kShortest = 256;  ///< part of k that is worth a workgroup of its own
+
+/// Nanoseconds, fitted to times on an H200. Subgroups of 64 × 64 sums run kEnough × 8 at a time,
+/// and smaller tiles no more, for shared memory; what one step along k takes grows with a
+/// subgroup's sums. Parts of k cost a dispatch that adds them, and its memory traffic.
+double estimated_time(const MatrixTile& t, int64_t m, int64_t n, int64_t k) {
+    const uint64_t subgroups = t.subgroup_rows * t.subgroup_columns;
+    const uint64_t at_once = 8 * kEnough / subgroups;
+    const uint64_t waves = (tiles_of(t, m, n) * t.splits + at_once - 1) / at_once;
+    const double step = 3.6 + 0.0082 * t.rows * t.columns / static_cast<double>(subgroups);
+    const double sum = t.splits == 1 ? 0 : 5000 + static_cast<double>(m * n) * 8 * t.splits / 3000;
+    return static_cast<double>(waves) * static_cast<double>(k) / t.splits * step + sum;
+}
+
+/// Rows of tiles in a band, bands being alike: tiles that run at once are about as many elements
+/// high as wide, which reads the fewest rows and columns.
+uint32_t band_of(const MatrixTile& t, int64_t m, int64_t n) {
+    const uint64_t across = tiles_of(t, 1, n), down = tiles_of(t, m, 1);
+    const auto square = static_cast<uint64_t>(
+        std::lround(std::sqrt(static_cast<double>(kEnough * t.columns) / t.rows)));
+    const uint64_t high = std::max(square, kEnough / across);
+    const uint64_t bands = (down + high - 1) / high;
+    return static_cast<uint32_t>((down + bands - 1) / bands);
+}
+
+/// Where all tiles that run at once share a few columns of w, they would all read the same few
+/// bytes of it at the same time, from the same part of the cache: rows of tiles walk in turn.
+uint32_t turn_of(const MatrixTile& t, int64_t m, int64_t n) {
+    constexpr uint64_t kFew = 4;
+    return tiles_of(t, 1, n) < kFew && tiles_of(t, m, 1) >= kEnough ? 1 : 0;
 }
 
 vk::Support path_support(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
@@ -145,26 +178,21 @@ vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& t) {
 
 MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
     if (const auto forced = forced_tile(device)) return *forced;
-    // Enough workgroups for a large GPU, and no tile that is more than half padding.
-    constexpr uint64_t kEnough = 128;
     std::optional<MatrixTile> best;
-    for (const MatrixTile& t : kTiles) {
+    double best_time = 0;
+    for (MatrixTile t : kTiles) {
         if (!supports(device, t).ok) continue;
-        const bool padded = best && ((t.rows < best->rows && m <= best->rows / 2) ||
-                                     (t.columns < best->columns && n <= best->columns / 2));
-        const bool few = best && t.rows <= best->rows && t.columns <= best->columns &&
-                         tiles_of(*best, m, n) < kEnough &&
-                         tiles_of(t, m, n) > tiles_of(*best, m, n);
-        if (!best || padded || few) best = t;
+        for (const uint32_t splits : {1, 2, 3, 4, 6, 8}) {
+            if (splits > 1 && k / splits < kShortest) break;
+            t.splits = splits;
+            const double time = estimated_time(t, m, n, k);
+            if (best && time >= best_time) continue;
+            best = t;
+            best_time = time;
+        }
     }
     require(best.has_value(), "[gemm] no tile for matrix units runs on {}: force the scalar path",
             device.name);
-    // Few tiles and a long way along k: the parts together still add in one order.
-    constexpr uint32_t kLong = 1024;
-    const uint64_t tiles = tiles_of(*best, m, n);
-    if (tiles < kEnough / 2 && k >= 2 * kLong)
-        best->splits = static_cast<uint32_t>(
-            std::min({kEnough / tiles, static_cast<uint64_t>(k) / kLong, uint64_t{8}}));
     return *best;
 }
 
@@ -221,7 +249,8 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
                         /*AHEAD=*/t.ahead,
                         /*MAT_M=*/shape.m,
                         /*MAT_N=*/shape.n,
-                        /*MAT_K=*/shape.k},
+                        /*MAT_K=*/shape.k,
+                        /*RAGGED=*/p.k % (kRound * t.depth) != 0},
                        true);
     const auto u32 = [](int64_t number) { return static_cast<uint32_t>(number); };
     const Splits splits = splits_of(t, p.k);
@@ -236,6 +265,8 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
     params.gate_rows = p.gate ? u32(p.m / p.gate.dim(0)) : 1;
     params.splits = splits.count;
     params.split_slabs = splits.slabs;
+    params.band = band_of(t, p.m, p.n);
+    params.turn = turn_of(t, p.m, p.n);
     if (const auto& c = p.convolution) {
         params.channels = u32(c->channels);
         params.height = u32(c->height);

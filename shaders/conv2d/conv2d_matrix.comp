@@ -5,10 +5,15 @@
 // channels; input patches are gathered on their way to shared memory. y = activation(x * w + bias +
 // residual); see gemm/tile_matrix.glsl.
 
+#define X_HAS_HOLES  // the padding
+
 #include "gemm/tile_matrix.glsl"
 
-ivec2 pixel_of[X_LOADS];  // each row's place in the input, under the first tap
-int x_base[X_LOADS];      // where that place's channels lie, before x where it is in the padding
+int x_base[X_LOADS];   // where each row's channels lie under the first tap, before x in the padding
+uint inside[X_LOADS];  // which taps are not in the padding, a bit each
+uvec2 tap_start;       // tap and vector of its channels where this part of k starts
+uvec2 tap;             // and where the walk is
+int tap_offset;        // from x_base to there
 
 void locate_rows() {
     const int reach = int(params.kernel) / 2;
@@ -16,18 +21,51 @@ void locate_rows() {
         const uint row = min(first_row + x_row(i), params.m - 1);
         const uint line = row / params.columns;  // of all images
         const uint image = line / params.rows;
-        pixel_of[i] = ivec2(row - line * params.columns, line - image * params.rows) *
-                          int(params.stride) - reach;
-        x_base[i] = ((int(image * params.height) + pixel_of[i].y) * int(params.width) +
-                     pixel_of[i].x) * int(params.channels / 8);
+        const ivec2 at = ivec2(row - line * params.columns, line - image * params.rows) *
+                             int(params.stride) - reach;
+        x_base[i] = ((int(image * params.height) + at.y) * int(params.width) + at.x) *
+                    int(params.channels / 8);
+        inside[i] = 0;
+        for (int t = 0; t < 9; ++t) {  // kernels are 1 or 3 wide; taps past the last do no harm
+            const uvec2 place = uvec2(at + ivec2(t % 3, t / 3));
+            if (place.x < params.width && place.y < params.height) inside[i] |= 1 << t;
+        }
     }
 }
 
-uvec4 load_x(uint i, uint vector) {
-    const uint vectors = params.channels / 8, tap = vector / vectors;
-    const ivec2 offset = ivec2(tap % 3, tap / 3);  // kernels are 1 or 3 wide
-    const uvec2 at = uvec2(pixel_of[i] + offset);
-    if (vector >= params.k / 8 || at.x >= params.width || at.y >= params.height) return uvec4(0);
-    return x_data[x_base[i] + (offset.y * int(params.width) + offset.x) * int(vectors) +
-                  int(vector - tap * vectors)];
+uvec2 tap_of(uint slab) {
+    const uint vector = slab * X_VECTORS + x_vector(), vectors = params.channels / 8;
+    return uvec2(vector / vectors, vector % vectors);
 }
+
+void place_tap() {
+    const int last = int(params.kernel * params.kernel) - 1, t = min(int(tap.x), last);
+    tap_offset = (t / 3 * int(params.width) + t % 3) * int(params.channels / 8) + int(tap.y);
+}
+
+void start_walk(uint slab) {
+    tap_start = tap_of(walk_start);
+    tap = tap_of(slab);
+    place_tap();
+}
+
+// A slab on without division: whole taps and the rest of them are the same every time.
+void step_walk() {
+    const uint vectors = params.channels / 8, taps = X_VECTORS / vectors;
+    const uint channel = tap.y + X_VECTORS - taps * vectors;
+    const uvec2 next = mix(uvec2(tap.x + taps, channel), uvec2(tap.x + taps + 1, channel - vectors),
+                           bvec2(channel >= vectors));
+    tap = mix(next, tap_start, bvec2(last_of_walk()));
+    place_tap();
+}
+
+// Taps past the last, in slabs past the end of k, have no bits.
+bool lies_in_x(uint i) { return (inside[i] >> min(tap.x, 31) & 1) != 0; }
+
+uint rows_with_x() {
+    uint rows = 0;
+    UNROLLED for (uint i = 0; i < X_LOADS; ++i) rows |= (inside[i] >> min(tap.x, 31) & 1) << i;
+    return rows;
+}
+
+uvec4 load_x(uint i) { return x_data[mix(0, x_base[i] + tap_offset, lies_in_x(i))]; }

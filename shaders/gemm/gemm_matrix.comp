@@ -6,13 +6,21 @@
 #include "gemm/tile_matrix.glsl"
 
 uint x_base[X_LOADS];
+uint x_at;  // vector along k
 
 void locate_rows() {
     UNROLLED for (uint i = 0; i < X_LOADS; ++i)
         x_base[i] = min(first_row + x_row(i), params.m - 1) * (params.k / 8);
 }
 
-uvec4 load_x(uint i, uint vector) {
-    if (vector >= params.k / 8) return uvec4(0);
-    return x_data[x_base[i] + vector];
+void start_walk(uint slab) {
+    x_at = slab * X_VECTORS + x_vector();
+}
+
+void step_walk() {
+    x_at = mix(x_at + X_VECTORS, walk_start * X_VECTORS + x_vector(), last_of_walk());
+}
+
+uvec4 load_x(uint i) {
+    return x_data[x_base[i] + (RAGGED != 0 ? min(x_at, params.k / 8 - 1) : x_at)];
 }

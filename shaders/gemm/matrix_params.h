@@ -20,6 +20,8 @@ struct MatrixParams {
     uint gate_rows;    // rows of y that share a row of the gate
     uint splits;       // parts of k, each with its own sums; 1: y itself is written
     uint split_slabs;  // slabs of k in a part
+    uint band;         // rows of tiles that go through all columns before the next ones
+    uint turn;         // slabs by which a row of tiles starts its walk along k after the one above
     // Of a convolution:
     uint channels, height, width;  // input
     uint rows, columns;            // output
@@ -28,6 +30,6 @@ struct MatrixParams {
 
 #undef MATRIX_FLAG
 #ifdef __cplusplus
-static_assert(sizeof(MatrixParams) == 60);
+static_assert(sizeof(MatrixParams) == 68);
 }  // namespace fovea
 #endif

@@ -5,10 +5,14 @@
 // registers. With two BUFFERS a slab costs one barrier, with one it costs two, and half the shared
 // memory.
 //
+// The walk along k has no branches: compilers then schedule loads and products freely. So loads
+// past an end go to the last element there is, and what must count as 0 becomes so on its way to
+// shared memory.
+//
 // Vectors are 8 elements: k, of a convolution the channels, is a multiple of 8. Rows and columns
 // past the end repeat the last ones and are not written; k past the end counts as 0 in x and in w.
 //
-// The includer defines locate_rows() and load_x().
+// The includer defines the functions declared below.
 
 #include "gemm/epilogue_matrix.glsl"
 
@@ -23,6 +27,7 @@ layout(constant_id = 7) const uint AHEAD = 1;
 layout(constant_id = 8) const uint MAT_M = 16;
 layout(constant_id = 9) const uint MAT_N = 16;
 layout(constant_id = 10) const uint MAT_K = 16;
+layout(constant_id = 11) const uint RAGGED = 1;  // 0: k is a multiple of ROUND slabs
 
 const uint SUBGROUPS = SUBGROUP_ROWS * SUBGROUP_COLUMNS;
 const uint LANES = WORKGROUP / SUBGROUPS;
@@ -48,7 +53,8 @@ const uint W_STEP = WORKGROUP / W_VECTORS;
 const uint X_LOADS = (ROWS + X_STEP - 1) / X_STEP;
 const uint W_LOADS = (DEPTH + W_STEP - 1) / W_STEP;
 const uint Y_STRIDE = MAT_N + 4;
-const uint BAND = 8;
+// Slabs unrolled: buffers and registers have constant addresses, sums move less from round to round.
+const uint ROUND = 2;
 
 shared uvec4 x_tile[BUFFERS * X_SIZE];
 shared uvec4 w_tile[BUFFERS * W_SIZE];
@@ -58,50 +64,83 @@ MatrixC sums[ROW_MATRICES * COLUMN_MATRICES];
 uvec4 x_next[AHEAD * X_LOADS];
 uvec4 w_next[AHEAD * W_LOADS];
 uint first_row, first_column;
-uint w_column;  // this invocation's vector of w's rows
+uint w_column;                          // this invocation's vector of w's rows
+uint walk_start, walk_end, walk;        // slabs of this part of k; the next to fetch
 
 // Notes where the X_LOADS rows first_row + x_row(i) lie, each clamped to the last.
 void locate_rows();
-// Of row i of those: the vector `vector` along k, 0 past the end.
-uvec4 load_x(uint i, uint vector);
+// Place the walk on the slab, and lead it on from slab `walk`, round from the last to the first.
+void start_walk(uint slab);
+void step_walk();
+// Of row i of those: this invocation's vector of the slab, or any other where it counts as 0.
+uvec4 load_x(uint i);
+#ifdef X_HAS_HOLES
+uint rows_with_x();  // for which rows it does not count as 0, a bit each
+#endif
 
-uint x_row(uint i) { return i * X_STEP + gl_LocalInvocationIndex / X_VECTORS; }
+// Eight invocations that store at once shall touch all banks, rows being X_STRIDE vectors apart.
+uint x_row(uint i) {
+    const uint number = gl_LocalInvocationIndex / X_VECTORS;
+    if (X_STEP % 8 != 0 || 8 % X_VECTORS != 0) return i * X_STEP + number;
+    const uint together = 8 / X_VECTORS, in_eight = number % 8;
+    return i * X_STEP + number - in_eight + in_eight % together * X_VECTORS + in_eight / together;
+}
+
+bool last_of_walk() { return walk + 1 == walk_end; }
+
+uint x_vector() { return gl_LocalInvocationIndex % X_VECTORS; }
 
 // Workgroups run about in order of number: a band of rows goes through all columns, so that those
 // running at once share rows of x and columns of w in the cache.
 bool place_tile(uint number) {
     const uint down = (params.m + ROWS - 1) / ROWS, across = (params.n + COLUMNS - 1) / COLUMNS;
     if (number >= down * across) return false;
-    const uint band = number / (BAND * across), in_band = number - band * BAND * across;
-    const uint rows = min(BAND, down - band * BAND);
-    first_row = (band * BAND + in_band % rows) * ROWS;
+    const uint band = number / (params.band * across), in_band = number - band * params.band * across;
+    const uint rows = min(params.band, down - band * params.band);
+    first_row = (band * params.band + in_band % rows) * ROWS;
     first_column = in_band / rows * COLUMNS;
     w_column = min(first_column / 8 + gl_LocalInvocationIndex % W_VECTORS, vectors_of_row() - 1);
     return true;
 }
 
-// Into or out of part `set` of the registers.
-void fetch(uint slab, uint set) {
-    UNROLLED for (uint i = 0; i < X_LOADS; ++i)
-        x_next[set * X_LOADS + i] =
-            load_x(i, slab * X_VECTORS + gl_LocalInvocationIndex % X_VECTORS);
+uint slab_of[AHEAD], rows_of[AHEAD];  // of a fetched slab: its number, and rows_with_x()
+
+// The walk's slab into part `set` of the registers.
+void fetch(uint set) {
+    UNROLLED for (uint i = 0; i < X_LOADS; ++i) x_next[set * X_LOADS + i] = load_x(i);
+#ifdef X_HAS_HOLES
+    rows_of[set] = rows_with_x();
+#endif
     UNROLLED for (uint i = 0; i < W_LOADS; ++i) {
-        const uint row = slab * DEPTH + i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
-        w_next[set * W_LOADS + i] = uvec4(0);
-        if (row < params.k) w_next[set * W_LOADS + i] = COLUMNS_OF(w_data, row, w_column);
+        uint row = walk * DEPTH + i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
+        if (RAGGED != 0 || W_LOADS * W_STEP != DEPTH) row = min(row, params.k - 1);
+        w_next[set * W_LOADS + i] = COLUMNS_OF(w_data, row, w_column);
     }
+    slab_of[set] = walk;
+    step_walk();
+    walk = mix(walk + 1, walk_start, last_of_walk());
 }
 
 void stage(uint set, uint buffer_number) {
-    UNROLLED for (uint i = 0; i < X_LOADS; ++i)
+    const bool x_ends =
+        RAGGED != 0 && slab_of[set] * X_VECTORS + x_vector() >= params.k / 8;
+    UNROLLED for (uint i = 0; i < X_LOADS; ++i) {
+        uvec4 v = x_next[set * X_LOADS + i];
+#ifdef X_HAS_HOLES
+        v = mix(uvec4(0), v, bvec4((rows_of[set] >> i & 1) != 0));
+#endif
+        if (RAGGED != 0) v = mix(v, uvec4(0), bvec4(x_ends));
         if (X_LOADS * X_STEP == ROWS || x_row(i) < ROWS)
-            x_tile[buffer_number * X_SIZE + x_row(i) * X_STRIDE +
-                   gl_LocalInvocationIndex % X_VECTORS] = x_next[set * X_LOADS + i];
+            x_tile[buffer_number * X_SIZE + x_row(i) * X_STRIDE + x_vector()] = v;
+    }
     UNROLLED for (uint i = 0; i < W_LOADS; ++i) {
         const uint row = i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
+        uvec4 v = w_next[set * W_LOADS + i];
+        if (RAGGED != 0)
+            v = mix(v, uvec4(0), bvec4(slab_of[set] * DEPTH + row >= params.k));
         if (W_LOADS * W_STEP == DEPTH || row < DEPTH)
             w_tile[buffer_number * W_SIZE + row * W_STRIDE +
-                   gl_LocalInvocationIndex % W_VECTORS] = w_next[set * W_LOADS + i];
+                   gl_LocalInvocationIndex % W_VECTORS] = v;
     }
 }
 
@@ -125,34 +164,38 @@ void multiply(uint buffer_number) {
     }
 }
 
-const uint ROUND = BUFFERS > AHEAD ? BUFFERS : AHEAD;  // slabs; both are 1 or 2
-
-// Straight-line slabs: the last fetch and stage more that nobody multiplies, and a round may
-// multiply one slab past the end of k, which is 0.
-void accumulate(uint first_slab, uint end_slab) {
+// The last fetches and stage are of slabs that nobody multiplies.
+void accumulate(uint slabs) {
     UNROLLED for (uint n = 0; n < ROW_MATRICES * COLUMN_MATRICES; ++n) CLEAR(sums[n]);
-    UNROLLED for (uint i = 0; i < AHEAD; ++i) fetch(first_slab + i, i);
+    fetch(0);
     stage(0, 0);
+    UNROLLED for (uint i = 0; i < AHEAD; ++i) fetch((i + 1) % AHEAD);
     barrier();
-    for (uint slab = first_slab; slab < end_slab; slab += ROUND)
-        // Unrolled, so that buffers and registers have constant addresses.
+    for (uint slab = 0; slab < slabs; slab += ROUND)
         UNROLLED for (uint i = 0; i < ROUND; ++i) {
-            fetch(slab + i + AHEAD, i % AHEAD);
-            multiply(i % BUFFERS);
-            if (BUFFERS == 1) barrier();
+            if (BUFFERS == 1) {
+                multiply(0);
+                barrier();
+            }
             stage((i + 1) % AHEAD, (i + 1) % BUFFERS);
+            fetch((i + 1) % AHEAD);
+            if (BUFFERS == 2) multiply(i % BUFFERS);
             barrier();
         }
 }
 
-// Through shared memory, a matrix at a time: 8 columns of a row an invocation.
+// Through shared memory, a matrix at a time: 8 columns of a row an invocation. A loop, of which
+// only the matrix's store is there for each: all of it for each would be more instructions than the
+// cache holds.
 void write_tile() {
     const uint scratch = gl_SubgroupID * MAT_M * Y_STRIDE;
-    UNROLLED for (uint n = 0; n < ROW_MATRICES * COLUMN_MATRICES; ++n) {
-        const uint matrix_row = first_row + own_row() + n / COLUMN_MATRICES * MAT_M;
-        const uint matrix_column = first_column + own_column() + n % COLUMN_MATRICES * MAT_N;
+    [[dont_unroll]] for (uint number = 0; number < ROW_MATRICES * COLUMN_MATRICES; ++number) {
+        const uint matrix_row = first_row + own_row() + number / COLUMN_MATRICES * MAT_M;
+        const uint matrix_column =
+            first_column + own_column() + number % COLUMN_MATRICES * MAT_N;
         subgroupBarrier();
-        STORE_C(sums[n], y_tile, scratch, Y_STRIDE);
+        UNROLLED for (uint n = 0; n < ROW_MATRICES * COLUMN_MATRICES; ++n)
+            if (n == number) { STORE_C(sums[n], y_tile, scratch, Y_STRIDE); }
         subgroupBarrier();
         for (uint at = gl_SubgroupInvocationID; at < MAT_M * MAT_N / 8; at += LANES) {
             const uint row = matrix_row + at / (MAT_N / 8);
@@ -177,8 +220,12 @@ void write_tile() {
 void main() {
     if (!place_tile(linear_group())) return;
     locate_rows();
-    const uint slabs = (params.k + DEPTH - 1) / DEPTH;
-    const uint first = gl_WorkGroupID.z * params.split_slabs;
-    accumulate(first, min(first + params.split_slabs, slabs));
+    // Whole rounds; slabs past the end of k are 0.
+    const uint all = (params.k + ROUND * DEPTH - 1) / (ROUND * DEPTH) * ROUND;
+    walk_start = gl_WorkGroupID.z * params.split_slabs;
+    walk_end = min(walk_start + params.split_slabs, all);
+    walk = walk_start + first_row / ROWS * params.turn % (walk_end - walk_start);
+    start_walk(walk);
+    accumulate(walk_end - walk_start);
     write_tile();
 }
