@@ -102,15 +102,18 @@ Splits splits_of(const MatrixTile& t, int64_t k) {
 constexpr int64_t kShortest = 256;  ///< part of k that is worth a workgroup of its own
 
 /// Nanoseconds, fitted to times on an H200. Subgroups of 64 × 64 sums run kEnough × 8 at a time,
-/// and smaller tiles no more, for shared memory; what one step along k takes grows with a
-/// subgroup's sums. Parts of k cost a dispatch that adds them, and its memory traffic.
+/// and smaller tiles no more, for shared memory. A step along k takes longer the more sums a
+/// subgroup has and the more rows and columns are read at once; a tile's start and end hide behind
+/// others where several fit together. Parts of k cost a dispatch that adds them, and its traffic.
 double estimated_time(const MatrixTile& t, int64_t m, int64_t n, int64_t k) {
-    const uint64_t subgroups = t.subgroup_rows * t.subgroup_columns;
-    const uint64_t at_once = 8 * kEnough / subgroups;
+    const uint32_t subgroups = t.subgroup_rows * t.subgroup_columns;
+    const uint64_t at_once = std::max<uint64_t>(8 * kEnough / subgroups, 1);
     const uint64_t waves = (tiles_of(t, m, n) * t.splits + at_once - 1) / at_once;
-    const double step = 3.6 + 0.0082 * t.rows * t.columns / static_cast<double>(subgroups);
+    const double step = 3.6 + 0.0082 * t.rows * t.columns / subgroups +
+                        6.4e-5 * static_cast<double>(at_once * (t.rows + t.columns));
+    const double ends = 375.0 * subgroups;
     const double sum = t.splits == 1 ? 0 : 5000 + static_cast<double>(m * n) * 8 * t.splits / 3000;
-    return static_cast<double>(waves) * static_cast<double>(k) / t.splits * step + sum;
+    return static_cast<double>(waves) * (static_cast<double>(k) / t.splits * step + ends) + sum;
 }
 
 /// Rows of tiles in a band, bands being alike: tiles that run at once are about as many elements
@@ -183,7 +186,7 @@ MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n
     for (MatrixTile t : kTiles) {
         if (!supports(device, t).ok) continue;
         for (const uint32_t splits : {1, 2, 3, 4, 6, 8}) {
-            if (splits > 1 && k / splits < kShortest) break;
+            if (splits > 1 && (k / splits < kShortest || tiles_of(t, m, n) >= kEnough)) break;
             t.splits = splits;
             const double time = estimated_time(t, m, n, k);
             if (best && time >= best_time) continue;

@@ -24,8 +24,8 @@ struct MatrixTile {
     bool operator==(const MatrixTile&) const = default;
 };
 
-/// "128x256x32:2x4:1": rows, columns, depth; subgroups; buffers; a fourth part ":2" where k is
-/// split.
+/// "128x256x32:2x4:1x1": rows, columns, depth; subgroups; buffers, slabs ahead; a fourth part ":2"
+/// where k is split.
 std::string to_string(const MatrixTile& tile);
 
 /// The tiles that choose_matrix_tile() takes, the largest first.
@@ -34,8 +34,8 @@ std::span<const MatrixTile> matrix_tiles();
 /// Why the device cannot run the tile; ok where it can.
 vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& tile);
 
-/// For m rows, n columns and sums over k. FOVEA_GEMM_TILE forces one, written as by to_string();
-/// throws Error where the device cannot run it.
+/// For m rows, n columns and sums over k: the fastest by estimate. FOVEA_GEMM_TILE forces one,
+/// written as by to_string(); throws Error where the device cannot run it.
 MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k);
 
 /// The path of gemm and conv2d, which have a kernel for matrix units (khr and nv2 name the same

@@ -175,6 +175,16 @@ TEST_P(Conv2dMatrix, EveryTile) {
     }
 }
 
+// Rows of tiles that start at different taps and channels: slabs that end with taps, and not.
+TEST_P(Conv2dMatrix, ManyPixelsWalkInTurn) {
+    for (const char* tile : {"32x32x64:2x2:1x1", "32x32x64:2x2:1x1:2"}) {
+        const Environment forced("FOVEA_GEMM_TILE", tile);
+        SCOPED_TRACE(tile);
+        for (const size_t channels : {8u, 24u, 128u}) expect({1, 70, 60, channels, 8});
+        expect({1, 70, 60, 128, 8, 1});
+    }
+}
+
 TEST_P(Conv2dMatrix, SplitsOfK) {
     const Environment forced("FOVEA_GEMM_TILE", "32x32x64:2x2:1x1:3");
     expect({1, 5, 9, 40, 40}, {.bias = true, .activation = Activation::silu, .residual = true});

@@ -198,6 +198,16 @@ TEST_P(GemmMatrix, ManyTilesInBands) {
     expect(32 * 11 - 3, 32 * 3 - 8, 8);
 }
 
+// Rows of tiles that start their walks along k one slab after another: whole rounds of slabs, and
+// not.
+TEST_P(GemmMatrix, ManyRowsOfFewColumnsWalkInTurn) {
+    for (const char* tile : {"32x32x64:2x2:1x1", "32x32x64:2x2:1x1:2"}) {
+        const Environment forced("FOVEA_GEMM_TILE", tile);
+        SCOPED_TRACE(tile);
+        for (const int64_t k : {384, 328}) expect(32 * 130 - 3, 40, k, {.bias = true});
+    }
+}
+
 // Rows of w and y that start anywhere.
 TEST_P(GemmMatrix, AnyNumberOfColumns) {
     for (const int64_t n : {1, 3, 7, 12, 67})
@@ -270,6 +280,24 @@ TEST(GemmPath, TilesThatTheKernelCannotTakeAreRefused) {
         const Environment forced("FOVEA_GEMM_TILE", tile);
         EXPECT_THROW(choose_matrix_tile(device().info(), 64, 64, 64), Error) << tile;
     }
+}
+
+TEST(GemmPath, TilesFollowTheShape) {
+    vk::DeviceInfo large = device().info();  // as GPUs usually are
+    large.fp16_matrices = {{16, 16, 16}};
+    large.limits.subgroup_size = 32;
+    large.limits.workgroup_invocations = 1024;
+    large.limits.shared_memory = 48 << 10;
+    const auto chosen = [&](int64_t m, int64_t n, int64_t k) {
+        return to_string(choose_matrix_tile(large, m, n, k));
+    };
+    EXPECT_EQ(chosen(8192, 8192, 8192), "128x256x32:2x4:1x1");
+    EXPECT_EQ(chosen(1 << 20, 128, 1152), "128x128x32:2x2:1x1");
+    EXPECT_EQ(chosen(1024, 3456, 1152), "128x128x32:2x2:1x1");
+    EXPECT_GT(choose_matrix_tile(large, 1024, 1152, 4608).splits, 1u);
+    EXPECT_EQ(chosen(65536, 3, 576), "128x16x64:4x1:1x1");
+    EXPECT_EQ(chosen(64, 64, 64), "32x32x64:2x2:1x1");
+    EXPECT_GT(choose_matrix_tile(large, 64, 64, 8192).splits, 1u);
 }
 
 TEST(Gemm, RefusesWhatDoesNotFit) {
