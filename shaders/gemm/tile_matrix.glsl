@@ -194,8 +194,12 @@ void write_tile() {
         const uint matrix_column =
             first_column + own_column() + number % COLUMN_MATRICES * MAT_N;
         subgroupBarrier();
-        UNROLLED for (uint n = 0; n < ROW_MATRICES * COLUMN_MATRICES; ++n)
-            if (n == number) { STORE_C(sums[n], y_tile, scratch, Y_STRIDE); }
+        UNROLLED for (uint r = 0; r < ROW_MATRICES; ++r)
+            if (r == number / COLUMN_MATRICES)
+                UNROLLED for (uint c = 0; c < COLUMN_MATRICES; ++c)
+                    if (c == number % COLUMN_MATRICES) {
+                        STORE_C(sums[r * COLUMN_MATRICES + c], y_tile, scratch, Y_STRIDE);
+                    }
         subgroupBarrier();
         for (uint at = gl_SubgroupInvocationID; at < MAT_M * MAT_N / 8; at += LANES) {
             const uint row = matrix_row + at / (MAT_N / 8);
