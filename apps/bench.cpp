@@ -67,7 +67,10 @@ void measure(const Options& o) {
     const auto attention = bench::attention_shapes(o.shapes, cpu);
     const auto gemm = bench::gemm_shapes(o.shapes, cpu);
     const auto conv = bench::conv_shapes(o.shapes, cpu);
-    for (const std::string& spec : o.patterns) require_fit(spec, attention);
+    const auto models = bench::model_shapes(o.shapes, cpu);
+    auto grids = attention;
+    for (const auto& model : models) grids.push_back(model.attention());
+    for (const std::string& spec : o.patterns) require_fit(spec, grids);
     for (const std::string& path : o.paths)
         if (path != "all") parse_path(path);
 
@@ -89,6 +92,7 @@ void measure(const Options& o) {
     if (wants("attention")) bench::bench_attention(run, attention, o.patterns);
     if (wants("gemm")) bench::bench_gemm(run, gemm);
     if (wants("conv")) bench::bench_conv(run, conv);
+    if (wants("model")) bench::bench_model(run, models, o.patterns);
     bench::Json document = bench::to_json(run);
     if (wants("startup")) document["startup"] = bench::bench_startup(o.device, cpu);
     save(o, document, bench::merge_results({document}));
@@ -103,10 +107,10 @@ void measure(const Options& o) {
 
 void add_bench(CLI::App& app) {
     auto* command = app.add_subcommand(
-        "bench", "How fast ops run on this device, checked against the reference as they run");
+        "bench", "How fast ops and models run on this device, checked against the reference as they run");
     auto o = std::make_shared<Options>();
-    command->add_option("what", o->what, "attention, gemm, conv, startup or all; several may be")
-        ->check(CLI::IsMember({"attention", "gemm", "conv", "startup", "all"}));
+    command->add_option("what", o->what, "attention, gemm, conv, model, startup or all; several may be")
+        ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -149,13 +153,16 @@ void add_bench(CLI::App& app) {
     command->footer(fmt::format(
         "Times are medians of device timestamps after a warm-up, with inputs changed between\n"
         "repeats. Every row is checked first: a wrong kernel has no time, and the exit code is 1.\n"
-        "peak and memory are shares of what this device reached in the same run.\n\n"
+        "peak and memory are shares of what this device reached in the same run.\n"
+        "model: blocks and denoisers of published models with random weights; patterns are those of\n"
+        "their self-attention, sparse rows say how much faster than dense the whole block is.\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
         "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"
         "  perturbed[:SHARE]: that share of the heads perturbed with u = 1, which copies values\n\n"
         "Examples:\n"
         "  fovea bench attention gemm\n"
+        "  fovea bench model --shapes wan14b-480p --patterns radial:decay=0.2:sink=1\n"
         "  fovea bench attention --shapes flux,targets --paths all --json own.json\n"
         "  fovea bench attention --shapes 24:30x48x80:128 --patterns neighborhood:18x24x24\n"
         "  fovea bench --merge own.json torch.json --markdown benchmarks.md --plot bars.svg",

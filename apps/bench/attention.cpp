@@ -7,12 +7,11 @@
 #include <cmath>
 
 #include "apps/app.h"
+#include "apps/bench/check.h"
 #include "apps/bench/ops.h"
 #include "apps/bench/timing.h"
 #include "backend/error.h"
-#include "backend/ops/attention_kernel.h"
 #include "backend/ops/noise.h"
-#include "backend/patterns/planner.h"
 #include "pipelines/text_to_image.h"
 
 namespace fovea::apps::bench {
@@ -36,31 +35,6 @@ struct Case {
     }
 };
 
-/// One query's row of attention in double sums.
-std::vector<double> expected_row(const Pattern& pattern, uint32_t query,
-                                 const std::vector<float>& q, const std::vector<float>& k,
-                                 const std::vector<float>& v) {
-    const size_t d = q.size(), tokens = k.size() / d;
-    const double scale = 1 / std::sqrt(static_cast<double>(d));
-    std::vector<std::pair<size_t, double>> scores;
-    double most = -1e300, total = 0;
-    for (size_t j = 0; j < tokens; ++j) {
-        if (!pattern.keeps(query, static_cast<uint32_t>(j))) continue;
-        double dot = 0;
-        for (size_t c = 0; c < d; ++c) dot += double{q[c]} * k[j * d + c];
-        scores.emplace_back(j, dot * scale);
-        most = std::max(most, dot * scale);
-    }
-    std::vector<double> o(d);
-    for (const auto& [j, score] : scores) {
-        const double weight = std::exp(score - most);
-        total += weight;
-        for (size_t c = 0; c < d; ++c) o[c] += weight * v[j * d + c];
-    }
-    for (double& value : o) value /= total > 0 ? total : 1;
-    return o;
-}
-
 /// Over a few queries of the first and the last head.
 double error_of(vk::Stream& stream, const Case& c, const Inputs& in, const Tensor& o) {
     Difference difference;
@@ -76,7 +50,7 @@ double error_of(vk::Stream& stream, const Case& c, const Inputs& in, const Tenso
             };
             const auto found = row(o);
             const double u = c.perturb.empty() ? 0 : c.perturb[head];
-            const auto wanted = expected_row(pattern, query, row(in.q), k, v);
+            const auto wanted = attention_row(pattern, query, row(in.q), k, v);
             for (size_t i = 0; i < d; ++i)
                 difference.add(found[i], (1 - u) * wanted[i] + u * v[size_t{query} * d + i]);
         }
@@ -85,30 +59,13 @@ double error_of(vk::Stream& stream, const Case& c, const Inputs& in, const Tenso
 }
 
 void fill_density(const Run& run, const Case& c, Row& row) {
-    const uint32_t tokens = c.shape.tokens();
-    const AttentionProblem problem{.batch = c.shape.batch,
-                                   .heads = c.shape.heads,
-                                   .kv_heads = c.shape.heads,
-                                   .q_len = tokens,
-                                   .kv_len = tokens,
-                                   .extra_len = 0,
-                                   .head_dim = c.shape.head_dim,
-                                   .v_dim = c.shape.head_dim,
-                                   .dtype = run.dtype,
-                                   .flags = 0};
-    row.tile =
-        choose_attention(run.device.info(), problem, c.pattern.granularity(), c.path).block();
+    fill_density(row, run, c.shape, c.pattern, c.path);
     // A perturbed head computes no scores.
     const double scored =
         1 - std::count(c.perturb.begin(), c.perturb.end(), 1.0f) / double(c.shape.heads);
-    const Plan lists = plan(c.pattern, row.tile, tokens, tokens);
-    row.blocks = row.pairs = 0;
-    const size_t heads = std::max<size_t>(1, lists.list_of_head.size());
-    for (size_t h = 0; h < heads; ++h) {
-        const BlockList& list = lists.lists[lists.list_of_head.empty() ? 0 : lists.list_of_head[h]];
-        row.blocks += scored * list.visited_share() / static_cast<double>(heads);
-        row.pairs += scored * list.kept_share() / static_cast<double>(heads);
-    }
+    row.blocks *= scored;
+    row.pairs *= scored;
+    const double tokens = c.shape.tokens();
     row.flops =
         row.blocks * 4.0 * c.shape.batch * c.shape.heads * tokens * tokens * c.shape.head_dim;
     row.bytes = 4.0 * c.shape.batch * c.shape.heads * tokens * c.shape.head_dim *
@@ -176,32 +133,6 @@ void keep_mask(Run& run, const Case& c) {
         {"block", {block.q, block.k}}, {"rows", rows}, {"cols", cols}, {"bits", digits}};
 }
 
-std::vector<AttentionPath> paths_of(const Run& run) {
-    std::vector<AttentionPath> paths;
-    for (const std::string& name : run.paths) {
-        if (name != "all") {
-            paths.push_back(choose_path(run.device.info(), run.dtype, parse_path(name)));
-            continue;
-        }
-        for (const auto& [path, support] : attention_paths(run.device.info(), run.dtype)) {
-            if (support.ok)
-                paths.push_back(path);
-            else
-                run.skip(fmt::format("path {}", name_of(path)), support.why);
-        }
-    }
-    return paths;
-}
-
-/// Of a row measured before; 0 if there is none.
-double dense_ms(const Run& run, const std::string& shape, AttentionPath path) {
-    for (const Row& row : run.rows)
-        if (row.op == "attention" && row.pattern == "dense" && row.shape == shape &&
-            row.path == name_of(path))
-            return row.ms;
-    return 0;
-}
-
 void measure_and_add(Run& run, const AttentionShape& shape, const std::string& spec,
                      AttentionPath path) {
     if (interrupted()) throw Cancelled();
@@ -211,7 +142,7 @@ void measure_and_add(Run& run, const AttentionShape& shape, const std::string& s
                      bench_perturb(spec, shape.heads)};
         keep_mask(run, c);
         Row row = measure(run, c);
-        if (spec != "dense") row.dense_ms = dense_ms(run, row.shape, path);
+        if (spec != "dense") row.dense_ms = run.dense_ms("attention", row.shape, name_of(path));
         run.add(std::move(row));
     } catch (const Error& error) {
         run.skip(name, error.what());
@@ -223,7 +154,7 @@ void measure_and_add(Run& run, const AttentionShape& shape, const std::string& s
 
 void bench_attention(Run& run, const std::vector<AttentionShape>& shapes,
                      const std::vector<std::string>& patterns) {
-    for (const AttentionPath path : paths_of(run)) {
+    for (const AttentionPath path : run.attention_paths()) {
         for (const AttentionShape& shape : shapes) {
             for (const std::string& spec : patterns.empty() ? shape.patterns : patterns) {
                 AttentionShape whole = shape;
@@ -236,7 +167,7 @@ void bench_attention(Run& run, const std::vector<AttentionShape>& shapes,
                     continue;
                 }
                 // Every sparse time stands beside the dense one.
-                if (dense_ms(run, whole.name(), path) == 0)
+                if (run.dense_ms("attention", whole.name(), name_of(path)) == 0)
                     measure_and_add(run, whole, "dense", path);
                 if (spec != "dense") measure_and_add(run, whole, spec, path);
             }

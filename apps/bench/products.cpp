@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "apps/app.h"
+#include "apps/bench/check.h"
 #include "apps/bench/ops.h"
 #include "apps/bench/timing.h"
 #include "backend/error.h"
@@ -108,14 +109,6 @@ void each_path(Run& run, const Row& row, int64_t k, const Make& make) {
         } catch (const Error& error) {
             run.skip(fmt::format("{} {}", row.op, row.shape), error.what());
         }
-}
-
-/// Numbers 0 … count − 1, few of them, the ends among them.
-std::vector<int64_t> some_of(int64_t count) {
-    std::vector<int64_t> numbers;
-    for (const int64_t i : {int64_t{0}, count / 3, count / 2 + count / 64, count - 1})
-        if (numbers.empty() || i > numbers.back()) numbers.push_back(i);
-    return numbers;
 }
 
 Case gemm_case(const GemmShape& s, AttentionPath path) {

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/ops/attention_kernel.h"
+#include "backend/patterns/planner.h"
 
 namespace fovea::apps::bench {
 
@@ -18,6 +21,55 @@ double Row::peak_share(const Peaks& peaks) const {
 
 double Row::bandwidth_share(const Peaks& peaks) const {
     return ms > 0 && peaks.bandwidth > 0 ? bytes / (ms * 1e-3) / peaks.bandwidth : 0;
+}
+
+std::vector<AttentionPath> Run::attention_paths() const {
+    std::vector<AttentionPath> found;
+    for (const std::string& name : paths) {
+        if (name != "all") {
+            found.push_back(choose_path(device.info(), dtype, parse_path(name)));
+            continue;
+        }
+        for (const auto& [path, support] : fovea::attention_paths(device.info(), dtype)) {
+            if (support.ok)
+                found.push_back(path);
+            else
+                skip(fmt::format("path {}", name_of(path)), support.why);
+        }
+    }
+    return found;
+}
+
+double Run::dense_ms(const std::string& op, const std::string& shape,
+                     const std::string& path) const {
+    for (const Row& row : rows)
+        if (row.op == op && row.pattern == "dense" && row.shape == shape && row.path == path)
+            return row.ms;
+    return 0;
+}
+
+void fill_density(Row& row, const Run& run, const AttentionShape& shape, const Pattern& pattern,
+                  AttentionPath path) {
+    const uint32_t tokens = shape.tokens();
+    const AttentionProblem problem{.batch = shape.batch,
+                                   .heads = shape.heads,
+                                   .kv_heads = shape.heads,
+                                   .q_len = tokens,
+                                   .kv_len = tokens,
+                                   .extra_len = 0,
+                                   .head_dim = shape.head_dim,
+                                   .v_dim = shape.head_dim,
+                                   .dtype = run.dtype,
+                                   .flags = 0};
+    row.tile = choose_attention(run.device.info(), problem, pattern.granularity(), path).block();
+    const Plan lists = plan(pattern, row.tile, tokens, tokens);
+    row.blocks = row.pairs = 0;
+    const size_t heads = std::max<size_t>(1, lists.list_of_head.size());
+    for (size_t h = 0; h < heads; ++h) {
+        const BlockList& list = lists.lists[lists.list_of_head.empty() ? 0 : lists.list_of_head[h]];
+        row.blocks += list.visited_share() / static_cast<double>(heads);
+        row.pairs += list.kept_share() / static_cast<double>(heads);
+    }
 }
 
 void Run::add(Row row) {
@@ -35,6 +87,10 @@ void Run::add(Row row) {
         fmt::print("     WRONG: relative L2 error {:.2e}", row.error);
     if (row.ok && row.core_ms > 0)
         fmt::print(", {:.1f} GFLOP/s a core", row.flops / row.core_ms / 1e6);
+    if (row.ok && row.attention_ms > 0)
+        fmt::print(", attention {:.4f} ms ({:.1f}%), {:.3f} GiB", row.attention_ms,
+                   100 * row.attention_ms / row.ms,
+                   static_cast<double>(row.memory) / (uint64_t{1} << 30));
     if (row.ok && row.dense_ms > 0)
         fmt::print(", {:.2f} times as fast as dense", row.dense_ms / row.ms);
     fmt::print("\n");
@@ -64,6 +120,7 @@ Json to_json(const Run& run) {
                       {"error", row.error},
                       {"first_seconds", row.first_seconds}};
         if (row.tile.q > 0) entry["tile"] = {row.tile.q, row.tile.k};
+        if (!row.model.is_null()) entry["model"] = row.model;
         if (row.ok) {
             entry["ms"] = row.ms;
             entry["spread_ms"] = row.spread_ms;
@@ -73,6 +130,11 @@ Json to_json(const Run& run) {
             entry["tflops"] = row.tflops();
             entry["peak_share"] = row.peak_share(run.peaks);
             entry["bandwidth_share"] = row.bandwidth_share(run.peaks);
+            if (row.attention_ms > 0) {
+                entry["attention_ms"] = row.attention_ms;
+                entry["attention_share"] = row.attention_ms / row.ms;
+                entry["memory_bytes"] = row.memory;
+            }
             if (row.dense_ms > 0) entry["dense_ms"] = row.dense_ms;
         }
         rows.push_back(std::move(entry));

@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "apps/bench/shapes.h"
+#include "backend/ops/attention.h"
 #include "backend/ops/peak.h"
-#include "backend/patterns/block_list.h"
 
 /// What a benchmark measures and says of it: shared by the ops' files in this folder.
 namespace fovea::apps::bench {
@@ -26,7 +27,10 @@ struct Row {
     double ms = 0, spread_ms = 0;  ///< median; interquartile range
     double core_ms = 0;  ///< processor time a run, on CPU devices: holds on a busy machine
     int runs = 0, input_sets = 1;
-    double dense_ms = 0;  ///< the same shape and path without a pattern; 0: not measured
+    double attention_ms = 0;  ///< of ms, in attention: of models
+    uint64_t memory = 0;      ///< bytes of the device while it runs, one set of inputs: of models
+    Json model;               ///< sizes of the block, for peers; null for single ops
+    double dense_ms = 0;      ///< the same shape and path without a pattern; 0: not measured
     double first_seconds = 0;
     double error = 0;  ///< relative L2 of sampled outputs
     bool ok = true;    ///< a wrong kernel has no time
@@ -48,9 +52,17 @@ struct Run {
     Json masks = Json::object();  ///< block masks by pattern and shape, for peers
 
     bool cpu() const { return device.info().type == vk::DeviceType::cpu; }
+    /// Of `paths`; what this device lacks of "all" is skipped with its reason.
+    std::vector<AttentionPath> attention_paths() const;
+    /// Of the dense row measured before; 0 if there is none.
+    double dense_ms(const std::string& op, const std::string& shape, const std::string& path) const;
     void add(Row row);  ///< prints it
     void skip(const std::string& what, const std::string& why) const;
 };
+
+/// tile, blocks and pairs of a pattern over the shape's tokens.
+void fill_density(Row& row, const Run& run, const AttentionShape& shape, const Pattern& pattern,
+                  AttentionPath path);
 
 Json to_json(const Run& run);
 

@@ -26,18 +26,18 @@ struct Name {
 
 constexpr Name kNames[] = {
     {"small", "a few hundred tokens, small products: seconds on a CPU"},
-    {"flux", "FLUX.1 at 1024x1024, text included: 24 heads x 4,608 x 128; its products"},
+    {"flux", "FLUX.1 at 1024x1024, text included: 24 heads x 4,608 x 128; its products, blocks"},
     {"flux4k", "FLUX.1's heads on 256x256 tokens"},
     {"sd3", "Stable Diffusion 3 at 1024x1024: 24 x 4,429 x 64"},
     {"dit256", "DiT-XL/2 at 256x256: 16 x 256 x 72"},
-    {"dit512", "DiT-XL/2 at 512x512: 16 x 1,024 x 72; its products"},
+    {"dit512", "DiT-XL/2 at 512x512: 16 x 1,024 x 72; its products, block and denoiser"},
     {"sam-global", "Segment Anything, ViT-B: 12 x 4,096 x 64"},
     {"sam-window", "its windows: 25 of 14x14 tokens, 12 x 196 x 64 each"},
-    {"wan1.3b-480p", "Wan 2.1 1.3B: 12 heads x 21x30x52 x 128; its products"},
+    {"wan1.3b-480p", "Wan 2.1 1.3B: 12 heads x 21x30x52 x 128; its products, block"},
     {"wan1.3b-720p", "12 heads x 21x45x80 x 128"},
-    {"wan14b-480p", "Wan 2.1 14B: 40 heads x 21x30x52 x 128"},
+    {"wan14b-480p", "Wan 2.1 14B: 40 heads x 21x30x52 x 128; its block"},
     {"wan14b-720p", "40 heads x 21x45x80 x 128"},
-    {"hunyuan", "HunyuanVideo 720p: 24 x 118,800 x 128"},
+    {"hunyuan", "HunyuanVideo 720p: 24 x 118,800 x 128; its double block"},
     {"cogvideox", "CogVideoX: 48 x 17,776 x 64"},
     {"targets", "sparse video attention at 65,536 to 115,200 tokens: windows, bands, blocks"},
     {"square", "products of 4096^3 and 8192^3"},
@@ -105,6 +105,35 @@ std::vector<ConvShape> all_conv() {
             {"model", 256, 12, 64}, {"model", 256, 64, 3},   {"model", 256, 3, 24, 2},
             {"vae", 128, 512, 512}, {"vae", 256, 512, 512},  {"vae", 512, 256, 256},
             {"vae", 1024, 128, 128}};
+}
+
+std::vector<ModelShape> all_models() {
+    using enum BlockKind;
+    const std::array<int, 3> axes{8, 12, 12}, flux{16, 56, 56}, wan_axes{44, 42, 42};
+    const std::vector<uint32_t> video{21, 30, 52}, small{8, 8};
+    const std::vector<std::string> on_32{"dense", "neighborhood:16x16:stride=8x8"},
+        on_64{"dense", "neighborhood:24x24:stride=8x8"},
+        on_video{"dense", "neighborhood:9x15x26:stride=3x5x13", "radial:decay=0.2:sink=1"};
+    return {
+        {"small", "small dit", dit, small, 2, 24, 96, 0, 0, {}, 0, {"dense", "neighborhood:5x5"}},
+        {"small", "small dit model", dit, small, 2, 24, 96, 0, 2, {}, 0, {"dense"}},
+        {"small", "small wan", wan, {4, 6, 8}, 2, 32, 160, 24, 0, axes, 1e4f,
+         {"dense", "neighborhood:3x3x5", "radial:block=16:decay=0.5:sink=1"}},
+        {"small", "small double", dual, {3, 4, 8}, 2, 32, 128, 24, 0, axes, 256,
+         {"dense", "neighborhood:3x3x5"}},
+        {"small", "small single", single, small, 2, 32, 128, 24, 0, axes, 1e4f,
+         {"dense", "neighborhood:5x5"}},
+        {"dit512", "dit-xl2 block", dit, {32, 32}, 16, 72, 4608, 0, 0, {}, 0, on_32},
+        {"dit512", "dit-xl2 denoiser", dit, {32, 32}, 16, 72, 4608, 0, 28, {}, 0, on_32},
+        {"flux", "flux double", dual, {64, 64}, 24, 128, 12288, 512, 0, flux, 1e4f, on_64},
+        {"flux", "flux single", single, {64, 64}, 24, 128, 12288, 512, 0, flux, 1e4f, on_64},
+        {"wan1.3b-480p", "wan1.3b-480p block", wan, video, 12, 128, 8960, 512, 0, wan_axes, 1e4f,
+         on_video},
+        {"wan14b-480p", "wan14b-480p block", wan, video, 40, 128, 13824, 512, 0, wan_axes, 1e4f,
+         on_video},
+        {"hunyuan", "hunyuan double", dual, {33, 45, 80}, 24, 128, 12288, 256, 0, flux, 256,
+         {"dense", "neighborhood:15x24x24:stride=3x8x8", "radial:decay=0.95"}},
+    };
 }
 
 void require_known(const std::string& name) {
@@ -234,6 +263,15 @@ std::vector<GemmShape> gemm_shapes(const Names& names, bool cpu) {
 
 std::vector<ConvShape> conv_shapes(const Names& names, bool cpu) {
     return choose(all_conv(), names, cpu);
+}
+
+std::vector<ModelShape> model_shapes(const Names& names, bool cpu) {
+    return choose(all_models(), names, cpu);
+}
+
+const char* name_of(BlockKind kind) {
+    constexpr const char* kNamesOfKinds[] = {"dit", "wan", "double", "single"};
+    return kNamesOfKinds[static_cast<size_t>(kind)];
 }
 
 std::string shapes_help() {

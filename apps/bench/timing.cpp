@@ -19,7 +19,8 @@ int input_sets(const vk::DeviceInfo& device, double bytes_of_one) {
     return static_cast<int>(std::clamp(std::min(std::ceil(cover / bytes_of_one), fit), 1.0, 16.0));
 }
 
-void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>& op) {
+void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>& op,
+             bool attention_ms) {
     using Clock = std::chrono::steady_clock;
     constexpr size_t kLeast = 3, kMost = 2000;
     vk::Stream stream(run.device);
@@ -41,7 +42,7 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
     while (elapsed() < run.seconds / 4);
     const std::clock_t processor = std::clock();
     size_t seen = stream.profile_events().size();
-    std::vector<double> times;
+    std::vector<double> times, attention_times;
     do {
         sweep();
         const auto& events = stream.profile_events();
@@ -52,12 +53,18 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
         for (; seen < events.size(); seen += each) {
             const auto& last = events[seen + each - 1];
             times.push_back((last.begin_us + last.duration_us - events[seen].begin_us) / 1e3);
+            double attention = 0;
+            for (size_t i = seen; i < seen + each; ++i)
+                if (events[i].name == "attention") attention += events[i].duration_us / 1e3;
+            attention_times.push_back(attention);
         }
     } while ((elapsed() < run.seconds * 5 / 4 || times.size() < kLeast) && times.size() < kMost &&
              !interrupted());
     const double used = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
     std::sort(times.begin(), times.end());
+    std::sort(attention_times.begin(), attention_times.end());
     const size_t n = times.size();
+    if (attention_ms) row.attention_ms = attention_times[n / 2];
     if (run.cpu()) row.core_ms = used * 1e3 / static_cast<double>(n);
     row.ms = std::max(times[n / 2], 1e-6);
     row.spread_ms = times[(3 * n) / 4] - times[n / 4];

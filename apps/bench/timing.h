@@ -11,8 +11,10 @@ namespace fovea::apps::bench {
 int input_sets(const vk::DeviceInfo& device, double bytes_of_one);
 
 /// Runs with set i = 0, 1, … 0, 1 …; fills ms, spread_ms and runs from GPU timestamps, after a
-/// warm-up: from the begin of an op's first dispatch to the end of its last.
-void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>& op);
+/// warm-up: from the begin of an op's first dispatch to the end of its last. With `attention_ms`,
+/// that too: the sum of the run's dispatches of that name.
+void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>& op,
+             bool attention_ms = false);
 
 /// Lets memory of this shape hold NaN, which the op's output then most likely takes.
 void poison(vk::Stream& stream, const Shape& shape, DType dtype);
