@@ -107,9 +107,12 @@ void measure(const Options& o) {
 
 void add_bench(CLI::App& app) {
     auto* command = app.add_subcommand(
-        "bench", "How fast ops and models run on this device, checked against the reference as they run");
+        "bench",
+        "How fast ops and models run on this device, checked against the reference as they run");
     auto o = std::make_shared<Options>();
-    command->add_option("what", o->what, "attention, gemm, conv, model, startup or all; several may be")
+    command
+        ->add_option("what", o->what,
+                     "attention, gemm, conv, model, startup or all; several may be")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all"}));
     command
         ->add_option(
@@ -154,7 +157,8 @@ void add_bench(CLI::App& app) {
         "Times are medians of device timestamps after a warm-up, with inputs changed between\n"
         "repeats. Every row is checked first: a wrong kernel has no time, and the exit code is 1.\n"
         "peak and memory are shares of what this device reached in the same run.\n"
-        "model: blocks and denoisers of published models with random weights; patterns are those of\n"
+        "model: blocks and denoisers of published models with random weights; patterns are those "
+        "of\n"
         "their self-attention, sparse rows say how much faster than dense the whole block is.\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"

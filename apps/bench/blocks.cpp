@@ -53,31 +53,27 @@ uint32_t stream_of(uint32_t number, uint32_t part) {
 }
 
 RopeOptions positions_of(const ModelShape& s, const Tensor& norm_weight = {}) {
-    RopeOptions options{.axes = s.rope_axes,
-                        .grid = {1, 1, 1},
-                        .theta = s.rope_theta,
-                        .norm_weight = norm_weight};
+    RopeOptions options{
+        .axes = s.rope_axes, .grid = {1, 1, 1}, .theta = s.rope_theta, .norm_weight = norm_weight};
     std::copy(s.grid.rbegin(), s.grid.rend(), options.grid.rbegin());
     return options;
 }
 
 /// condition (1, width) → (parts, 1, width)
-Tensor modulation(vk::Stream& stream, const Tensor& condition, const Linear& layer,
-                  int64_t parts) {
+Tensor modulation(vk::Stream& stream, const Tensor& condition, const Linear& layer, int64_t parts) {
     return linear(stream, activate(stream, condition, Activation::silu), layer)
         .reshape({parts, 1, condition.dim(-1)});
 }
 
 /// Row `first` of m is the shift, the next the scale.
 Tensor modulated(vk::Stream& stream, const Tensor& x, const Tensor& m, int64_t first) {
-    return layer_norm(stream, x,
-                      NormOptions{.shift = m.index(first), .scale = m.index(first + 1)});
+    return layer_norm(stream, x, NormOptions{.shift = m.index(first), .scale = m.index(first + 1)});
 }
 
 Tensor mlp(vk::Stream& stream, const BlockWeights& w, const std::string& of, const Tensor& x,
            const Tensor& m) {
-    const Tensor h = linear(stream, modulated(stream, x, m, 3), w.layer(of + "fc1"),
-                            Activation::gelu);
+    const Tensor h =
+        linear(stream, modulated(stream, x, m, 3), w.layer(of + "fc1"), Activation::gelu);
     return linear_residual(stream, h, w.layer(of + "fc2"), x, m.index(5));
 }
 
@@ -88,8 +84,7 @@ Tensor dit_block(vk::Stream& stream, const ModelShape& s, const BlockWeights& w,
     const Tensor qkv = split_heads(stream, h, 3, s.heads);
     const Tensor o = attention(stream, qkv.index(0), qkv.index(1), qkv.index(2), pattern);
     if (trace) trace->self = {qkv.index(1), qkv.index(2), {}, {}, o, {}};
-    const Tensor y =
-        linear_residual(stream, merge_heads(stream, o), w.layer("out"), x, m.index(2));
+    const Tensor y = linear_residual(stream, merge_heads(stream, o), w.layer("out"), x, m.index(2));
     return mlp(stream, w, "", y, m);
 }
 
@@ -157,12 +152,11 @@ Tokens dual_block(vk::Stream& stream, const ModelShape& s, const BlockWeights& w
         const Tensor qkv = linear(stream, modulated(stream, from, by, 0), w.layer(of + "qkv"));
         return normed_heads(stream, s, w, of, qkv, of.empty());
     };
-    const Tokens o = joint_attention(stream, heads("", x.image, m),
-                                     heads("text_", x.text, text_m), pattern, trace);
+    const Tokens o = joint_attention(stream, heads("", x.image, m), heads("text_", x.text, text_m),
+                                     pattern, trace);
     const auto finish = [&](const std::string& of, const Tensor& from, const Tensor& attended,
                             const Tensor& by) {
-        const Tensor y =
-            linear_residual(stream, attended, w.layer(of + "out"), from, by.index(2));
+        const Tensor y = linear_residual(stream, attended, w.layer(of + "out"), from, by.index(2));
         return mlp(stream, w, of, y, by);
     };
     return {finish("", x.image, o.image, m), finish("text_", x.text, o.text, text_m)};
@@ -204,8 +198,7 @@ BlockWeights random_block(vk::Stream& stream, const ModelShape& s, DType dtype, 
         random.layer(w, of + "fc2", count, s.hidden, width, s.kind != BlockKind::single);
     };
     const auto attention_layers = [&](const std::string& of, int64_t count) {
-        random.layer(w, of + "modulation", 1, width,
-                     (s.kind == BlockKind::single ? 3 : 6) * width);
+        random.layer(w, of + "modulation", 1, width, (s.kind == BlockKind::single ? 3 : 6) * width);
         random.layer(w, of + "qkv", count, width, 3 * width);
         random.layer(w, of + "out", count, width, width);
         if (s.kind == BlockKind::dit) return;
@@ -233,8 +226,7 @@ BlockWeights random_block(vk::Stream& stream, const ModelShape& s, DType dtype, 
 Tokens random_tokens(vk::Stream& stream, const ModelShape& s, DType dtype, uint32_t number) {
     Random random(stream, dtype, stream_of(number, 1));
     const int64_t tokens = s.tokens();
-    if (s.kind == BlockKind::single)
-        return {random.tensor({1, tokens + s.text, s.width()}), {}};
+    if (s.kind == BlockKind::single) return {random.tensor({1, tokens + s.text, s.width()}), {}};
     const Tensor image = random.tensor({1, tokens, s.width()});
     return {image, s.text > 0 ? random.tensor({1, s.text, s.width()}) : Tensor()};
 }

@@ -68,8 +68,7 @@ struct DenoiserTrace {
     std::vector<Trace> blocks;
 };
 
-Denoiser random_denoiser(vk::Stream& stream, const ModelShape& shape, DType dtype,
-                         uint32_t number);
+Denoiser random_denoiser(vk::Stream& stream, const ModelShape& shape, DType dtype, uint32_t number);
 Tensor run_denoiser(vk::Stream& stream, const ModelShape& shape, const Denoiser& model,
                     const Pattern& pattern, DenoiserTrace* trace = nullptr);
 

@@ -11,8 +11,8 @@
 #include "backend/reference/norm.h"
 
 /// The blocks once more, plainly, for a few tokens. Everything but attention is a matter of one
-/// token, so this holds at any size; attention reads the device's keys and values, which are checked
-/// at those tokens as well.
+/// token, so this holds at any size; attention reads the device's keys and values, which are
+/// checked at those tokens as well.
 namespace fovea::apps::bench {
 namespace {
 
@@ -66,8 +66,7 @@ class Check {
         return y;
     }
 
-    Values product(const Values& x, const Linear& layer,
-                   Activation activation = Activation::none) {
+    Values product(const Values& x, const Linear& layer, Activation activation = Activation::none) {
         const Values w = to_host(stream_, layer.weight);
         const auto in = static_cast<size_t>(layer.weight.dim(0));
         const auto out = static_cast<size_t>(layer.weight.dim(1));
@@ -122,42 +121,45 @@ class Check {
     void compare_tokens(const Tensor& found, const Numbers& tokens, const Values& expected) {
         compare(rows(found, tokens), expected);
     }
-    /// found (1, heads, tokens, head_dim)
-    void compare_heads(const Tensor& found, const Numbers& tokens, const Values& expected) {
+    /// Of x (1, heads, tokens, head_dim): (tokens, heads · head_dim).
+    Values heads(const Tensor& x, const Numbers& tokens) {
         Values all;
         for (const int64_t token : tokens)
-            for (int64_t head = 0; head < found.dim(1); ++head)
-                all = joined(std::move(all), to_host(stream_, found.index(0).index(head).slice(
-                                                                  token, 1)));
-        compare(all, expected);
+            for (int64_t head = 0; head < x.dim(1); ++head)
+                all = joined(std::move(all),
+                             to_host(stream_, x.index(0).index(head).slice(token, 1)));
+        return all;
     }
 
-    /// Rows of the attention of each side's queries, compared with the device's.
+    /// What attention gave each side's tokens, (tokens, heads · head_dim), after a few of its heads
+    /// were compared.
     std::pair<Values, Values> attend(const AttentionCall& call, const Pattern& pattern,
                                      const Side& image, const Side& text = {}) {
         const auto d = static_cast<size_t>(s_.head_dim), width = static_cast<size_t>(s_.width());
-        Values o(image.tokens.size() * width), text_o(text.tokens.size() * width);
-        for (size_t head = 0; head < s_.heads; ++head) {
+        const Values o = heads(call.o, image.tokens);
+        const Values text_o = call.text_o ? heads(call.text_o, text.tokens) : Values();
+        Values found, expected;
+        for (const int64_t head : some_of(s_.heads)) {
             const auto of_head = [&](const Tensor& x) {
-                return x ? to_host(stream_, x.index(0).index(static_cast<int64_t>(head)))
-                         : Values();
+                return x ? to_host(stream_, x.index(0).index(head)) : Values();
             };
             const Values k = of_head(call.k), v = of_head(call.v);
             const Values k_extra = of_head(call.k_extra), v_extra = of_head(call.v_extra);
-            const auto fill = [&](const Side& side, const Pattern& rule, Values& result) {
+            const auto add = [&](const Side& side, const Pattern& rule, const Values& of_device) {
                 for (size_t i = 0; i < side.tokens.size(); ++i) {
-                    const size_t at = i * width + head * d;
+                    const size_t at = i * width + static_cast<size_t>(head) * d;
                     const auto row =
                         attention_row(rule, static_cast<uint32_t>(side.tokens[i]),
                                       std::span(side.q).subspan(at, d), k, v, k_extra, v_extra);
-                    std::copy(row.begin(), row.end(), result.begin() + static_cast<int64_t>(at));
+                    expected.insert(expected.end(), row.begin(), row.end());
+                    const auto own = std::span(of_device).subspan(at, d);
+                    found.insert(found.end(), own.begin(), own.end());
                 }
             };
-            fill(image, pattern.head(static_cast<uint32_t>(head)), o);
-            fill(text, dense(), text_o);
+            add(image, pattern.head(static_cast<uint32_t>(head)), o);
+            add(text, dense(), text_o);
         }
-        compare_heads(call.o, image.tokens, o);
-        if (call.text_o) compare_heads(call.text_o, text.tokens, text_o);
+        compare(found, expected);
         return {o, text_o};
     }
 
@@ -210,11 +212,11 @@ struct Context {
         return side;
     }
     void compare_keys(const Side& image, const Side& text) const {
-        check.compare_heads(trace.self.k, image.tokens, image.k);
-        check.compare_heads(trace.self.v, image.tokens, image.v);
+        check.compare(check.heads(trace.self.k, image.tokens), image.k);
+        check.compare(check.heads(trace.self.v, image.tokens), image.v);
         if (text.tokens.empty()) return;
-        check.compare_heads(trace.self.k_extra, text.tokens, text.k);
-        check.compare_heads(trace.self.v_extra, text.tokens, text.v);
+        check.compare(check.heads(trace.self.k_extra, text.tokens), text.k);
+        check.compare(check.heads(trace.self.v_extra, text.tokens), text.v);
     }
 };
 
@@ -246,10 +248,9 @@ void check_wan(const Context& c) {
     Values y = residual(x, check.product(o, layer("out")), m[2]);
 
     const Values words = check.rows(c.trace.in.text, text);
-    check.compare_heads(
-        c.trace.cross.k, text,
-        check.rms(check.product(words, layer("cross_k")), c.w.vector("cross_k_norm")));
-    check.compare_heads(c.trace.cross.v, text, check.product(words, layer("cross_v")));
+    check.compare(check.heads(c.trace.cross.k, text),
+                  check.rms(check.product(words, layer("cross_k")), c.w.vector("cross_k_norm")));
+    check.compare(check.heads(c.trace.cross.v, text), check.product(words, layer("cross_v")));
     const Values weight = check.host(c.w.vector("cross_norm")),
                  bias = check.host(c.w.vector("cross_norm_bias"));
     const Values normed = reference::layer_norm(y, c.n, {.weight = weight, .bias = bias});
@@ -333,8 +334,7 @@ double denoiser_error(vk::Stream& stream, const ModelShape& s, const Denoiser& m
     const auto n = static_cast<size_t>(s.width());
 
     const Values time = check.product(check.host(model.time), layer("time1"), Activation::silu);
-    const Values condition =
-        residual(check.host(model.label), check.product(time, layer("time2")));
+    const Values condition = residual(check.host(model.label), check.product(time, layer("time2")));
     check.compare(check.host(trace.condition), condition);
     const Values patches = check.rows(patchify(stream, model.latent, 2), tokens);
     const Tensor positions = model.ends.vector("positions");

@@ -40,7 +40,8 @@ void require_row(const std::string& path, size_t number, const Json& row) {
     if (!row.value("ok", true)) return;
     if (!row.contains("ms") || !row.at("ms").is_number() || !(row.at("ms").get<double>() > 0))
         wrong("ms", "number above 0");
-    for (const char* key : {"tflops", "peak_share", "bandwidth_share", "error"})
+    for (const char* key : {"tflops", "peak_share", "bandwidth_share", "attention_ms",
+                            "attention_share", "memory_bytes", "dense_ms", "error"})
         if (row.contains(key) && !row.at(key).is_number()) wrong(key, "number");
     if (row.contains("density"))
         for (const char* key : {"blocks", "pairs"})
@@ -81,12 +82,15 @@ std::string table_of(const Json& rows, const std::string& op) {
         for (const auto& [path, entry] : row.at("peers").items()) peers.insert(path);
         sparse = sparse || row.at("pattern") != "dense";
     }
-    const bool attention = op == "attention";
-    std::string text = attention
+    const bool model = op == "model", patterns = op == "attention" || model;
+    std::string text = patterns
                            ? "| shape | pattern | blocks | pairs | path | ms | TFLOP/s | of peak |"
                            : "| shape | type | path | ms | TFLOP/s | of peak |";
-    std::string rule =
-        attention ? "|---|---|---|---|---|---|---|---|" : "|---|---|---|---|---|---|";
+    std::string rule = patterns ? "|---|---|---|---|---|---|---|---|" : "|---|---|---|---|---|---|";
+    if (model) {
+        text += " attention, ms | of the time | GiB |";
+        rule += "---|---|---|";
+    }
     if (sparse) {
         text += " own dense, ms |";
         rule += "---|";
@@ -113,7 +117,7 @@ std::string table_of(const Json& rows, const std::string& op) {
         if (row.at("op") != op) continue;
         const auto string = [&](const char* key) { return row.at(key).get<std::string>(); };
         text += fmt::format("| {} | ", string("shape"));
-        if (attention) {
+        if (patterns) {
             const Json density = row.value("density", Json::object());
             text += fmt::format("{} {} | {} | {} | ", string("pattern"),
                                 string("dtype") == "f16" ? "" : string("dtype"),
@@ -126,7 +130,16 @@ std::string table_of(const Json& rows, const std::string& op) {
                             row.value("wrong", false) ? "WRONG" : number(row, "ms", "–", digits),
                             number(row, "tflops", "–", digits),
                             number(row, "peak_share", "–", percent));
-        if (sparse) text += fmt::format(" {} |", number(row, "dense_ms", "–", digits));
+        if (model)
+            text += fmt::format(" {} | {} | {} |", number(row, "attention_ms", "–", digits),
+                                number(row, "attention_share", "–", percent),
+                                number(row, "memory_bytes", "–", [](double bytes) {
+                                    return fmt::format("{:.2f}", bytes / (1 << 30));
+                                }));
+        if (sparse)
+            text += fmt::format(" {} |", number(row, "dense_ms", "–", [&](double ms) {
+                                    return cell({{"ms", ms}, {"ratio", ms / row.value("ms", ms)}});
+                                }));
         for (const std::string& peer : peers)
             text += fmt::format(
                 " {} |", row.at("peers").contains(peer) ? cell(row.at("peers").at(peer)) : "–");
@@ -192,7 +205,8 @@ Json merge_results(const std::vector<Json>& documents) {
         Json row = {{"op", op}, {"pattern", pattern}, {"shape", shape}, {"dtype", dtype}};
         if (engine.contains(key))
             for (const char* name : {"path", "set", "density", "ms", "spread_ms", "tflops",
-                                     "peak_share", "bandwidth_share", "dense_ms", "error"})
+                                     "peak_share", "bandwidth_share", "attention_ms",
+                                     "attention_share", "memory_bytes", "dense_ms", "error"})
                 if (engine.at(key).contains(name)) row[name] = engine.at(key).at(name);
         if (!engine.contains(key) && wrong.contains(key)) row["wrong"] = true;
         const double ms = row.value("ms", 0.0);
@@ -232,8 +246,8 @@ std::string markdown_of(const Json& merged) {
                 startup.at("cold").at("first_step_seconds").get<double>(), fmt::join(warm, ", "));
         }
     }
-    text += "\nMedians of device timestamps. In brackets: the peer's time over the engine's.\n";
-    for (const char* op : {"attention", "gemm", "conv"}) {
+    text += "\nMedians of device timestamps. In brackets: that time over the engine's.\n";
+    for (const char* op : {"attention", "gemm", "conv", "model"}) {
         const Json& rows = merged.at("rows");
         if (std::none_of(rows.begin(), rows.end(),
                          [&](const Json& row) { return row.at("op") == op; }))

@@ -119,9 +119,9 @@ double attention_flops(const Run& run, const Case& c, AttentionPath path, Row& r
 
 /// What a peer needs to build the same.
 Json model_of(const ModelShape& s) {
-    return {{"kind", name_of(s.kind)}, {"grid", s.grid},     {"heads", s.heads},
-            {"head_dim", s.head_dim},  {"hidden", s.hidden}, {"text", s.text},
-            {"layers", s.layers}};
+    return {{"kind", name_of(s.kind)}, {"grid", s.grid},           {"heads", s.heads},
+            {"head_dim", s.head_dim},  {"hidden", s.hidden},       {"text", s.text},
+            {"layers", s.layers},      {"rope_axes", s.rope_axes}, {"rope_theta", s.rope_theta}};
 }
 
 Row measure(Run& run, const Case& c, AttentionPath path) {
@@ -155,8 +155,7 @@ Row measure(Run& run, const Case& c, AttentionPath path) {
         sets.push_back(make(stream, c.shape, run.dtype, static_cast<uint32_t>(i)));
     run.device.trim();
     time_op(
-        run, row,
-        [&](vk::Stream& s, int set) { run_once(s, c, sets[static_cast<size_t>(set)]); },
+        run, row, [&](vk::Stream& s, int set) { run_once(s, c, sets[static_cast<size_t>(set)]); },
         true);
     return row;
 }

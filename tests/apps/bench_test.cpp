@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/apps/program.h"
 
@@ -77,6 +78,35 @@ TEST_F(BenchCli, MeasuresAnyShapeAndPattern) {
     EXPECT_EQ(rows["perturbed:0.5 6x128x16"]["density"]["blocks"], 0.5);
 }
 
+TEST_F(BenchCli, MeasuresAndChecksModels) {
+    for (const char* precision : {"fp32", "fp16"}) {
+        const auto result =
+            run(fmt::format("bench model --shapes small --precision {} --seconds 0.01 --json {} "
+                            "--markdown {}",
+                            precision, path("own.json"), path("own.md")));
+        ASSERT_EQ(result.code, 0) << result.out << result.err;
+        const json found = read("own.json");
+        std::set<std::string> kinds;
+        ASSERT_EQ(found["rows"].size(), 10u) << result.out;
+        for (const json& row : found["rows"]) {
+            EXPECT_EQ(row["op"], "model");
+            EXPECT_TRUE(row["ok"].get<bool>()) << row;
+            EXPECT_GT(row["error"].get<double>(), 0) << row;
+            EXPECT_LT(row["error"].get<double>(), precision == std::string("fp32") ? 1e-5 : 1e-2)
+                << row;
+            EXPECT_GT(row["attention_ms"].get<double>(), 0) << row;
+            EXPECT_LT(row["attention_share"].get<double>(), 1) << row;
+            EXPECT_GT(row["memory_bytes"].get<double>(), 0) << row;
+            EXPECT_GT(row["tflops"].get<double>(), 0) << row;
+            EXPECT_EQ(row.contains("dense_ms"), row["pattern"] != "dense") << row;
+            EXPECT_EQ(row["density"]["pairs"] == 1, row["pattern"] == "dense") << row;
+            kinds.insert(row["model"]["kind"]);
+        }
+        EXPECT_THAT(kinds, ::testing::UnorderedElementsAre("dit", "wan", "double", "single"));
+        EXPECT_THAT(text("own.md"), HasSubstr("## model"));
+    }
+}
+
 TEST_F(BenchCli, MergesWithPeers) {
     const auto row = [](const char* pattern, const char* kernel, double ms) {
         return json{{"op", "attention"}, {"pattern", pattern}, {"shape", "2x64x8"},
@@ -111,6 +141,29 @@ TEST_F(BenchCli, MergesWithPeers) {
     EXPECT_THAT(text("both.md"), HasSubstr("cudnn 3 (6.00×), flash2 6 (12.00×)"));
     EXPECT_THAT(text("both.svg"), HasSubstr("fovea nv2"));
     EXPECT_EQ(result.out, text("both.md"));
+}
+
+TEST_F(BenchCli, MergesModels) {
+    const auto row = [](const char* pattern, const char* kernel, double ms) {
+        return json{{"op", "model"},  {"pattern", pattern}, {"shape", "wan block"},
+                    {"dtype", "f16"}, {"path", kernel},     {"ms", ms}};
+    };
+    json sparse = row("radial", "nv2", 2);
+    sparse.update({{"attention_ms", 0.5},
+                   {"attention_share", 0.25},
+                   {"memory_bytes", 3 << 29},
+                   {"dense_ms", 5}});
+    write("own.json",
+          {{"engine", "fovea 1"}, {"device", "D"}, {"rows", {row("dense", "nv2", 5), sparse}}});
+    write("torch.json",
+          {{"engine", "torch 2"}, {"device", "D"}, {"rows", {row("dense", "compiled", 4)}}});
+    const auto result =
+        run(fmt::format("bench --merge {} {}", path("own.json"), path("torch.json")));
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_THAT(result.out, HasSubstr("| wan block | radial  |"));
+    EXPECT_THAT(result.out,
+                HasSubstr("| 0.5 | 25 % | 1.50 | 5 (2.50×) | – | compiled 4 (2.00×) |"));
+    EXPECT_THAT(result.out, HasSubstr("| 4 (0.80×) |"));
 }
 
 TEST_F(BenchCli, ErrorsSayWhatWasFoundAndExpected) {

@@ -7,7 +7,8 @@
 
 Attention: the backends of scaled_dot_product_attention (cuDNN, FlashAttention-2, memory-efficient)
 on dense cases, and compiled FlexAttention with the same mask on sparse ones (making its block mask
-is not counted). gemm and conv: matmul and conv2d. Medians of CUDA events after a warm-up, inputs
+is not counted). gemm and conv: matmul and conv2d. Models: the same block, dense, compiled, called
+and as a CUDA graph (torch_blocks.py). Medians of CUDA events after a warm-up, inputs
 changed between repeats. A backend that is not there or refuses is skipped with its reason. With
 --check-masks nothing is timed and PyTorch is not needed: the masks' shares of kept pairs are
 compared with the engine's.
@@ -284,6 +285,33 @@ class Peers:
         self.add(row, "cudnn", inputs, lambda i: conv2d(*inputs[i], stride=stride, padding=1),
                  18.0 * out * out * ci * co)
 
+    def model(self, row):
+        """Compiled; once more with the launches recorded, which small blocks wait for."""
+        torch = self.torch
+        from torch_blocks import case_of  # needs PyTorch
+        dtype = torch.float16 if row["dtype"] == "f16" else torch.float32
+        flops = row.get("tflops", 0) * row.get("ms", 0) * 1e9
+        try:
+            cases = [case_of(row["model"], dtype) for _ in range(row.get("input_sets", 1))]
+            compiled = torch.compile(cases[0][0], dynamic=False)
+        except Exception as error:
+            print(f"skipped: {row['shape']}: {' '.join(str(error).split())[:200]}")
+            return
+        inputs = [arguments for function, arguments in cases]
+        with torch.no_grad():
+            if not self.add(row, "compiled", inputs, lambda i: compiled(*inputs[i]), flops):
+                return
+            graphs = []
+            try:
+                for arguments in inputs:
+                    graphs.append(torch.cuda.CUDAGraph())
+                    with torch.cuda.graph(graphs[-1]):
+                        compiled(*arguments)
+            except Exception as error:
+                print(f"skipped: {row['shape']} graph: {' '.join(str(error).split())[:200]}")
+                return
+            self.add(row, "graph", inputs, lambda i: graphs[i].replay(), flops)
+
 
 def run_peers(document, seconds, output):
     try:
@@ -312,6 +340,9 @@ def run_peers(document, seconds, output):
             peers.dense(row)
         elif row["op"] in ("gemm", "conv"):
             getattr(peers, row["op"])(row)
+        elif row["op"] == "model" and row["pattern"] == "dense":
+            torch.compiler.reset()  # one function for several sizes: none counts against the others
+            peers.model(row)
         torch.cuda.empty_cache()
     result = {"engine": f"torch {torch.__version__}", "device": peers.device, "rows": peers.rows}
     with open(output, "w") as file:
