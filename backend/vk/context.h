@@ -40,6 +40,7 @@ struct PhysicalDevice {
     uint32_t queue_family = 0;
     bool memory_budget = false;
     bool sets_subgroup_size = false;  // a compute pipeline may ask for a size
+    bool pipeline_statistics = false;  // VK_KHR_pipeline_executable_properties
 };
 
 std::vector<PhysicalDevice> physical_devices(const Instance& instance);
@@ -62,6 +63,10 @@ class Program {
     VkPipeline pipeline = VK_NULL_HANDLE;
     uint32_t bindings = 0;
 };
+
+/// Logs what the driver says of a pipeline (registers, spills; what it is depends on the driver).
+void log_statistics(const Device::Impl& device, const Program& program,
+                    const std::vector<uint32_t>& constants);
 
 /// Number of storage-buffer bindings of set 0 in a module (largest Binding decoration + 1).
 uint32_t count_bindings(std::span<const uint32_t> spirv);

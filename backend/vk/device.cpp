@@ -57,6 +57,11 @@ PhysicalDevice choose(const Instance& instance, std::string_view wanted) {
     fail("[device] no device can be used: {}", describe_all(devices));
 }
 
+/// Drivers compile otherwise, or again, to have them: only for who reads them.
+bool wants_statistics(const PhysicalDevice& physical) {
+    return physical.pipeline_statistics && log::level() <= log::Level::debug;
+}
+
 VkDevice create_device(const PhysicalDevice& physical) {
     const float priority = 1;
     const VkDeviceQueueCreateInfo queue{.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
@@ -86,6 +91,13 @@ VkDevice create_device(const PhysicalDevice& physical) {
     if (physical.info.nv2.ok) {
         extensions.push_back(VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME);
         khr.pNext = &nv2;
+    }
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR statistics{
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pNext = features.pNext};
+    if (wants_statistics(physical)) {
+        extensions.push_back(VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
+        features.pNext = &statistics;
     }
     vkGetPhysicalDeviceFeatures2(physical.handle, &features);
     features.features.robustBufferAccess = VK_FALSE;
@@ -353,8 +365,11 @@ const Program& Device::program(const Shader& shader, const std::vector<uint32_t>
     const bool required = full_subgroups && d.physical.sets_subgroup_size;
     VkPipelineShaderStageCreateFlags flags = 0;
     if (full_subgroups) flags |= VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
+    const VkPipelineCreateFlags capture =
+        wants_statistics(d.physical) ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0;
     const VkComputePipelineCreateInfo create{
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
+        .flags = capture,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
                   .pNext = required ? &subgroup_size : nullptr,
                   .flags = flags,
@@ -369,6 +384,7 @@ const Program& Device::program(const Shader& shader, const std::vector<uint32_t>
                                                           nullptr, &program.pipeline);
     d.fn.vkDestroyShaderModule(d.device, module, nullptr);
     check(result, shader.name);
+    if (capture) log_statistics(d, program, constants);
     return d.programs.emplace(key, std::move(program)).first->second;
 }
 

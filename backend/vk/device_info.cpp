@@ -178,6 +178,8 @@ PhysicalDevice describe(VkPhysicalDevice handle, uint32_t index) {
 
     const auto offered = extensions(handle);
     device.memory_budget = offers(offered, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
+    device.pipeline_statistics =
+        offers(offered, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
     const bool khr = offers(offered, VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME);
     const bool nv2 = offers(offered, VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME);
 
