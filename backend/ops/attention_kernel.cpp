@@ -6,7 +6,6 @@
 
 #include "backend/error.h"
 #include "backend/log.h"
-#include "backend/ops/matrix_units.h"
 #include "shaders.h"
 #include "shaders/attention/attention_params.h"
 
@@ -54,13 +53,15 @@ uint64_t shared_bytes(AttentionPath path, const AttentionProblem& p, vk::MatrixS
     return kv + t.subgroups * s + 4 * t.keys + 4;
 }
 
-/// FOVEA_TILE=SUBGROUPSxKEYSxROW_TILES, for measurements.
+/// FOVEA_TILE=SUBGROUPSxKEYSxROW_TILES[xUNROLL], for measurements.
 bool forced_tile(AttentionTile& t) {
     const char* text = std::getenv("FOVEA_TILE");
     if (!text) return false;
-    require(std::sscanf(text, "%ux%ux%u", &t.subgroups, &t.keys, &t.row_tiles) == 3 &&
-                t.subgroups > 0 && t.keys > 0 && t.row_tiles > 0,
-            "[attention] FOVEA_TILE is SUBGROUPSxKEYSxROW_TILES such as 8x64x1, found \"{}\"",
+    t.unroll = 1;
+    require(std::sscanf(text, "%ux%ux%ux%u", &t.subgroups, &t.keys, &t.row_tiles, &t.unroll) >= 3 &&
+                t.subgroups > 0 && t.keys > 0 && t.row_tiles > 0 && t.unroll >= 1 && t.unroll <= 2,
+            "[attention] FOVEA_TILE is SUBGROUPSxKEYSxROW_TILES[xUNROLL] such as 8x64x1 or 8x64x1x2, "
+            "found \"{}\"",
             text);
     return true;
 }
@@ -70,13 +71,14 @@ AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
     const vk::MatrixShape m = matrix_shape(path, device);
     const bool nv2 = path == AttentionPath::nv2, emulated = is_emulated(path, device);
     const uint32_t widest = std::max(p.head_dim, p.v_dim);
-    // Measured on an H200 (nv2): 8 subgroups and 64 keys; registers hold two row tiles up to
-    // head_dim 64, and 64 keys up to 128.
+    // Measured on an H200 (nv2): 8 subgroups and 64 keys; up to head_dim 64 registers hold two row
+    // tiles, or 128 keys where there are too few rows for that.
     AttentionTile t = nv2 ? AttentionTile{8, 64, 1} : AttentionTile{4, 32, 1};
     if (widest > 128) t.keys = 32;
-    if (emulated) t = {2, 32, 1};
     const uint64_t rows = uint64_t{p.batch} * p.heads * p.q_len;
-    if (nv2 && widest <= 64 && (emulated || rows >= 512 * 256)) t.row_tiles = 2;
+    if (nv2 && widest <= 64)
+        t = rows >= 512 * 256 ? AttentionTile{8, 64, 2, 2} : AttentionTile{8, 128, 1, 2};
+    if (emulated) t = {2, 32, nv2 && widest <= 64 ? 2u : 1u};
     const bool forced = forced_tile(t);
     const auto rows_of = [&](const AttentionTile& x) { return x.subgroups * x.row_tiles * m.m; };
     const uint32_t least_keys = std::max(m.n, m.k);
@@ -86,6 +88,8 @@ AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
     while (t.subgroups * device.limits.subgroup_size > device.limits.workgroup_invocations)
         t.subgroups /= 2;
     while (granularity.k && t.keys > granularity.k && t.keys / 2 >= least_keys) t.keys /= 2;
+    // A workgroup of half the size is to leave room for another one beside it (H200).
+    if (nv2 && !forced && !emulated && t.subgroups <= 4 && widest > 64) t.keys = 32;
     while (t.keys / 2 >= least_keys && shared_bytes(path, p, m, t) > device.limits.shared_memory)
         t.keys /= 2;
     while (t.subgroups > 1 && shared_bytes(path, p, m, t) > device.limits.shared_memory)
@@ -189,7 +193,7 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
 }
 
 AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo& device,
-                                 const AttentionProblem& p) {
+                                 const AttentionProblem& p, uint32_t rows) {
     const AttentionTile& t = c.tile;
     AttentionKernel kernel;
     kernel.constants = {t.subgroups * c.lanes, p.head_dim, p.v_dim, t.keys, p.flags};
@@ -210,7 +214,7 @@ AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo&
                     : c.emulated ? &shader::attention_nv2_emulated
                                  : &shader::attention_nv2;
     add({t.subgroups, c.matrix.m, c.matrix.n, c.matrix.k});
-    if (!khr) add({t.row_tiles});
+    if (!khr) add({t.row_tiles, rows, t.unroll});
     return kernel;
 }
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "backend/ops/attention.h"
+#include "backend/ops/matrix_units.h"
 #include "backend/patterns/block_list.h"
 #include "backend/vk/device.h"
 
@@ -21,6 +22,7 @@ struct AttentionTile {
     uint32_t subgroups;  ///< a workgroup
     uint32_t keys;       ///< a block
     uint32_t row_tiles;  ///< of queries: matrices a subgroup; on scalar, rows an invocation
+    uint32_t unroll = 1;  ///< nv2: full blocks in a turn of the loop, 1 or 2
 };
 
 /// All that a call decides before it has a list, made once a call.
@@ -48,7 +50,8 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
                                  TileShape granularity,
                                  AttentionPath wanted = AttentionPath::automatic);
 
+/// `rows` as rows_of_elements says, for nv2.
 AttentionKernel attention_kernel(const AttentionChoice& choice, const vk::DeviceInfo& device,
-                                 const AttentionProblem& problem);
+                                 const AttentionProblem& problem, uint32_t rows = kRowsUnknown);
 
 }  // namespace fovea

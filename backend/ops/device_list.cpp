@@ -45,8 +45,13 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
             longest = std::max(longest, row.count);
         }
         part(shared::LIST_BLOCKS);
-        for (const auto& block : list.blocks)
-            words.insert(words.end(), {block.key_tile, block.mask});
+        // Full blocks first, which the kernels of matrix units walk without masks.
+        for (const auto& row : list.rows)
+            for (const bool full : {true, false})
+                for (uint32_t n = row.first; n < row.first + row.count; ++n)
+                    if (const auto& block = list.blocks[n];
+                        (block.mask == BlockList::kFull) == full)
+                        words.insert(words.end(), {block.key_tile, block.mask});
         part(shared::LIST_MASKS);
         words.insert(words.end(), list.masks.begin(), list.masks.end());
         if (ordered) {

@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
+#include <tuple>
 
 #include "backend/error.h"
+#include "backend/vk/stream.h"
+#include "shaders.h"
 
 namespace fovea {
 
@@ -43,6 +47,44 @@ vk::MatrixShape forced_matrix_shape(const vk::DeviceInfo& device) {
             "16x16x16, found \"{}\"",
             device.name, text);
     return m;
+}
+
+namespace {
+
+struct KnownRows {
+    std::map<std::tuple<uint32_t, uint32_t, uint32_t>, uint32_t> of_shape;
+};
+
+uint32_t ask_rows(vk::Device& device, vk::MatrixShape shape) {
+    const uint32_t lanes = device.info().limits.subgroup_size;
+    const uint32_t elements = shape.m * shape.n / lanes;
+    if (shader::element_rows.code.empty() || elements == 0 || elements > 8) return kRowsUnknown;
+    vk::Stream stream(device);
+    const Tensor y = empty(device, {int64_t{elements}, int64_t{lanes}}, DType::f32);
+    stream.fill(write(y), 0xffffffff);
+    stream.dispatch(
+        device.program(shader::element_rows, {lanes, shape.m, shape.n, shape.k}, true), {write(y)},
+        uint32_t{0}, {1}, "element rows");
+    const std::vector<float> rows = to_host(stream, y);
+    uint32_t packed = kRowsUnknown;
+    for (uint32_t i = 0; i < elements; ++i) {
+        for (uint32_t first = 0; first < i; ++first) {
+            const auto row = [&](uint32_t element) { return rows.begin() + element * lanes; };
+            if (!std::equal(row(i), row(i) + lanes, row(first))) continue;
+            packed = (packed & ~(15u << 4 * i)) | first << 4 * i;
+            break;
+        }
+    }
+    return packed;
+}
+
+}  // namespace
+
+uint32_t rows_of_elements(vk::Device& device, vk::MatrixShape shape) {
+    auto& known = device.cache<KnownRows>().of_shape;
+    const std::tuple key{shape.m, shape.n, shape.k};
+    if (const auto found = known.find(key); found != known.end()) return found->second;
+    return known[key] = ask_rows(device, shape);
 }
 
 }  // namespace fovea

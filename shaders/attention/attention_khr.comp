@@ -19,6 +19,10 @@ layout(constant_id = 6) const uint MAT_M = 16;
 layout(constant_id = 7) const uint MAT_N = 16;
 layout(constant_id = 8) const uint MAT_K = 16;
 const uint ROW_TILES = 1;
+#ifndef EMULATED
+#define FULL_BLOCKS_APART
+#endif
+const uint UNROLL = 1;
 
 const uint LANES = WORKGROUP / SUBGROUPS;
 const uint BR = SUBGROUPS * ROW_TILES * MAT_M;

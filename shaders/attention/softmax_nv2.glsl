@@ -1,6 +1,7 @@
 // The softmax of the nv2 path: row reductions, functions of single elements and conversions of
 // VK_NV_cooperative_matrix2, all at subgroup scope. The running maximum (scaled, to base 2) is a
 // matrix whose columns are alike; the running sum is kept by columns and added up once, at the end.
+// Of elements that an invocation holds of the same row only the first is kept: ROW_OF.
 
 MatrixC row_max[ROW_TILES];
 MatrixC row_sum[ROW_TILES];
@@ -81,24 +82,26 @@ void softmax_step() {
         ROWS_LARGEST(largest);
         MatrixC correction;
         UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
+            if (ROW_OF(i) != i) continue;
             const float before = ELEMENT(row_max[r], i);
             const float now = max(before, ELEMENT(largest, i) * factor);
             ELEMENT(row_max[r], i) = now;
             ELEMENT(correction, i) = exp2(before - now);
+            ELEMENT(row_sum[r], i) *= ELEMENT(correction, i);
         }
-        MULTIPLY(row_sum[r], correction);
         UNROLLED for (uint t = 0; t < S_MATRICES; ++t) {
             UNROLLED for (uint i = 0; i < SIZE(largest); ++i) {
                 const float weight = exp2(
-                    fma(ELEMENT(s[first + t], i), factor, -ELEMENT(row_max[r], i)));
+                    fma(ELEMENT(s[first + t], i), factor, -ELEMENT(row_max[r], ROW_OF(i))));
                 ELEMENT(s[first + t], i) = weight;
-                ELEMENT(row_sum[r], i) += weight;
+                ELEMENT(row_sum[r], ROW_OF(i)) += weight;
             }
             TO_WEIGHTS(weights[r * W_MATRICES + t], s[first + t]);
         }
         if (VALUES)
             UNROLLED for (uint c = 0; c < V_MATRICES; ++c)
-                MULTIPLY(o[r * V_MATRICES + c], correction);
+                UNROLLED for (uint i = 0; i < SIZE(largest); ++i)
+                    ELEMENT(o[r * V_MATRICES + c], i) *= ELEMENT(correction, ROW_OF(i));
     }
 }
 
@@ -121,6 +124,10 @@ void write_lse(uint r) {
 
 void end_softmax() {
     UNROLLED for (uint r = 0; r < ROW_TILES; ++r) {
+        UNROLLED for (uint i = 0; i < SIZE(row_sum[r]); ++i) {
+            if (ROW_OF(i) != i) ELEMENT(row_sum[r], i) = 0;
+            ELEMENT(row_max[r], i) = ELEMENT(row_max[r], ROW_OF(i));
+        }
         ROWS_SUM(row_sum[r]);
         if (params.write_lse != 0) write_lse(r);
         UNROLLED for (uint i = 0; i < SIZE(row_sum[r]); ++i) {

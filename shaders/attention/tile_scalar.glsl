@@ -135,7 +135,7 @@ void scores_key(bool from_extra, uint j) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) s[r * BC + j] = sum[r];
 }
 
-void scores() {
+void scores(bool partial) {
     extra = is_extra_tile(block.x);
     if (UNROLL) {
         [[dont_unroll]] for (uint j = 0; j < BC; ++j)

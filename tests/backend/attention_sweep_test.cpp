@@ -111,7 +111,7 @@ Pattern random_neighborhood(Dice& dice) {
     return neighborhood(std::move(grid), o);
 }
 
-Pattern random_radial(Dice& dice) {
+RadialOptions radial_options(Dice& dice) {
     RadialOptions o{.frames = dice.number(1, 6),
                     .tokens_per_frame = dice.number(1, 50),
                     .block = dice.one_of({8u, 16u, 32u, 64u}),
@@ -119,7 +119,19 @@ Pattern random_radial(Dice& dice) {
                     .sink_first_frame = dice.once_in(2)};
     const uint32_t video = o.frames * o.tokens_per_frame;
     o.tokens = video + (dice.once_in(2) ? dice.number(0, 40) : 0);
-    return radial(o);
+    return o;
+}
+
+/// Blocks that hold many frames can leave queries without a key, which is an error: drawn again.
+Pattern random_radial(Dice& dice) {
+    for (;;) {
+        const RadialOptions o = radial_options(dice);
+        try {
+            return radial(o);
+        } catch (const Error&) {
+            continue;
+        }
+    }
 }
 
 Pattern random_block_sparse(Dice& dice, reference::AttentionShape& s) {
