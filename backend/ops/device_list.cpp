@@ -20,6 +20,19 @@ std::vector<uint32_t> order_or_identity(const std::vector<uint32_t>& order, uint
     return identity;
 }
 
+/// In each row, as the kernels of matrix units want it: they walk full blocks without masks. Rows
+/// that are alike share their blocks.
+std::vector<BlockList::Block> full_first(const BlockList& list) {
+    std::vector<BlockList::Block> blocks = list.blocks;
+    for (const auto& row : list.rows) {
+        const auto first = blocks.begin() + row.first;
+        std::stable_partition(first, first + row.count, [](const auto& block) {
+            return block.mask == BlockList::kFull;
+        });
+    }
+    return blocks;
+}
+
 DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
     const bool ordered = std::any_of(plan.lists.begin(), plan.lists.end(), [](const auto& list) {
         return !list.q_order.empty() || !list.k_order.empty();
@@ -45,13 +58,8 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
             longest = std::max(longest, row.count);
         }
         part(shared::LIST_BLOCKS);
-        // Full blocks first, which the kernels of matrix units walk without masks.
-        for (const auto& row : list.rows)
-            for (const bool full : {true, false})
-                for (uint32_t n = row.first; n < row.first + row.count; ++n)
-                    if (const auto& block = list.blocks[n];
-                        (block.mask == BlockList::kFull) == full)
-                        words.insert(words.end(), {block.key_tile, block.mask});
+        for (const auto& block : full_first(list))
+            words.insert(words.end(), {block.key_tile, block.mask});
         part(shared::LIST_MASKS);
         words.insert(words.end(), list.masks.begin(), list.masks.end());
         if (ordered) {

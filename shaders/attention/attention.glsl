@@ -65,10 +65,14 @@ uint query_token(uint slot) {
     return slot < params.q_len ? slot : NO_TOKEN;
 }
 
-// A block of extra keys has its own numbers.
+// The token of a slot, or some number above all tokens. A block of extra keys has its own numbers.
+uint key_slot(uint slot, bool is_extra) {
+    return ORDERED && !is_extra ? list[k_order_at + slot] : slot;
+}
+
 uint key_token(uint slot, bool is_extra) {
-    if (ORDERED && !is_extra) return list[k_order_at + slot];
-    return slot < (is_extra ? params.extra_len : params.kv_len) ? slot : NO_TOKEN;
+    const uint token = key_slot(slot, is_extra);
+    return token < (is_extra ? params.extra_len : params.kv_len) ? token : NO_TOKEN;
 }
 
 uvec2 block_at(uint number) {
@@ -118,23 +122,10 @@ void finish();
         next_block = after_next;                            \
     }
 
-void main() {
-    const uint header = params.list_words * gl_WorkGroupID.y;
-    blocks_at = list[header + LIST_BLOCKS];
-    masks_at = list[header + LIST_MASKS];
-    q_order_at = list[header + LIST_Q_ORDER];
-    k_order_at = list[header + LIST_K_ORDER];
-    key_tiles = list[header + LIST_KEY_TILES];
-    const uint row = list[header + LIST_ROWS] + 2 * gl_WorkGroupID.x;
-    const uint first = list[row];
-    uint count = list[row + 1];
-    // A head that is wholly perturbed has o = v, and no use for scores.
-    if (PERTURB && params.write_lse == 0 && perturb_data[gl_WorkGroupID.y] == 1) count = 0;
-    last_block = first + max(count, 1) - 1;
-    if (count > 0) {
-        block = block_at(first);
-        next_block = block_at(first + 1);
-    }
+void walk(uint first, uint count) {
+    last_block = first + count - 1;
+    block = block_at(first);
+    next_block = block_at(first + 1);
     begin(count);
     uint i = 0;
 #ifdef FULL_BLOCKS_APART
@@ -148,5 +139,24 @@ void main() {
     for (; i < count && !is_partial(); ++i) STEP(false, first + i + 2)
 #endif
     for (; i < count; ++i) STEP(is_partial(), first + i + 2)
+}
+
+void main() {
+    const uint header = params.list_words * gl_WorkGroupID.y;
+    blocks_at = list[header + LIST_BLOCKS];
+    masks_at = list[header + LIST_MASKS];
+    q_order_at = list[header + LIST_Q_ORDER];
+    k_order_at = list[header + LIST_K_ORDER];
+    key_tiles = list[header + LIST_KEY_TILES];
+    const uint row = list[header + LIST_ROWS] + 2 * gl_WorkGroupID.x;
+    const uint first = list[row];
+    uint count = list[row + 1];
+    // A head that is wholly perturbed has o = v, and no use for scores.
+    if (PERTURB && params.write_lse == 0 && perturb_data[gl_WorkGroupID.y] == 1) count = 0;
+    // Apart, so that the compiler sees that the loops of walk are the same for a whole workgroup.
+    if (count == 0)
+        begin(0);
+    else
+        walk(first, count);
     finish();
 }

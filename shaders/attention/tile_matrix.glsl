@@ -52,11 +52,12 @@ uint own_slot(uint row) {
         const uint at = n * WORKGROUP + gl_LocalInvocationIndex;                          \
         const uint row = BC * vectors % WORKGROUP == 0 ? at / vectors                     \
                                                        : min(at / vectors, BC - 1);       \
-        const uint column = at % vectors;                                                 \
-        const uint token = min(key_token(first + row, extra), len - 1);                   \
-        const uint from = (kv_head * len + token) * (dim / 8) + min(column, dim / 8 - 1); \
+        const bool padded = vectors != dim / 8;                                           \
+        const uint column = padded ? min(at % vectors, dim / 8 - 1) : at % vectors;       \
+        const uint token = min(key_slot(first + row, extra), len - 1);                    \
+        const uint from = (kv_head * len + token) * (dim / 8) + column;                   \
         vectors_next[n] = EXTRA && extra ? extra_data[from] : data[from];                 \
-        if (vectors != dim / 8 && column >= dim / 8) vectors_next[n] = uvec4(0);          \
+        if (padded && at % vectors >= dim / 8) vectors_next[n] = uvec4(0);                \
     }
 
 void fetch(uint key_tile) {
@@ -130,8 +131,10 @@ void begin(uint blocks) {
     any_not_finite_in = NO_TOKEN;
     for (uint key = gl_LocalInvocationIndex; key < BC; key += WORKGROUP)
         not_finite_in[key] = NO_TOKEN;
-    if (blocks > 0) fetch(block.x);
-    load_q();
+    if (blocks > 0) {
+        fetch(block.x);
+        load_q();
+    }
     if (VALUES) UNROLLED for (uint c = 0; c < ROW_TILES * V_MATRICES; ++c) CLEAR(o[c]);
     begin_softmax();
 }
