@@ -58,11 +58,12 @@ bool forced_tile(AttentionTile& t) {
     const char* text = std::getenv("FOVEA_TILE");
     if (!text) return false;
     t.unroll = 1;
-    require(std::sscanf(text, "%ux%ux%ux%u", &t.subgroups, &t.keys, &t.row_tiles, &t.unroll) >= 3 &&
-                t.subgroups > 0 && t.keys > 0 && t.row_tiles > 0 && t.unroll >= 1 && t.unroll <= 2,
-            "[attention] FOVEA_TILE is SUBGROUPSxKEYSxROW_TILES[xUNROLL] such as 8x64x1 or 8x64x1x2, "
-            "found \"{}\"",
-            text);
+    require(
+        std::sscanf(text, "%ux%ux%ux%u", &t.subgroups, &t.keys, &t.row_tiles, &t.unroll) >= 3 &&
+            t.subgroups > 0 && t.keys > 0 && t.row_tiles > 0 && t.unroll >= 1 && t.unroll <= 2,
+        "[attention] FOVEA_TILE is SUBGROUPSxKEYSxROW_TILES[xUNROLL] such as 8x64x1 or 8x64x1x2, "
+        "found \"{}\"",
+        text);
     return true;
 }
 

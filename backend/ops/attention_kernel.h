@@ -19,9 +19,9 @@ struct AttentionProblem {
 
 /// What tuning is free to change; specialisation constants of the modules.
 struct AttentionTile {
-    uint32_t subgroups;  ///< a workgroup
-    uint32_t keys;       ///< a block
-    uint32_t row_tiles;  ///< of queries: matrices a subgroup; on scalar, rows an invocation
+    uint32_t subgroups;   ///< a workgroup
+    uint32_t keys;        ///< a block
+    uint32_t row_tiles;   ///< of queries: matrices a subgroup; on scalar, rows an invocation
     uint32_t unroll = 1;  ///< nv2: full blocks in a turn of the loop, 1 or 2
 };
 

@@ -26,9 +26,8 @@ std::vector<BlockList::Block> full_first(const BlockList& list) {
     std::vector<BlockList::Block> blocks = list.blocks;
     for (const auto& row : list.rows) {
         const auto first = blocks.begin() + row.first;
-        std::stable_partition(first, first + row.count, [](const auto& block) {
-            return block.mask == BlockList::kFull;
-        });
+        std::stable_partition(first, first + row.count,
+                              [](const auto& block) { return block.mask == BlockList::kFull; });
     }
     return blocks;
 }

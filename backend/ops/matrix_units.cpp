@@ -62,9 +62,8 @@ uint32_t ask_rows(vk::Device& device, vk::MatrixShape shape) {
     vk::Stream stream(device);
     const Tensor y = empty(device, {int64_t{elements}, int64_t{lanes}}, DType::f32);
     stream.fill(write(y), 0xffffffff);
-    stream.dispatch(
-        device.program(shader::element_rows, {lanes, shape.m, shape.n, shape.k}, true), {write(y)},
-        uint32_t{0}, {1}, "element rows");
+    stream.dispatch(device.program(shader::element_rows, {lanes, shape.m, shape.n, shape.k}, true),
+                    {write(y)}, uint32_t{0}, {1}, "element rows");
     const std::vector<float> rows = to_host(stream, y);
     uint32_t packed = kRowsUnknown;
     for (uint32_t i = 0; i < elements; ++i) {

@@ -39,7 +39,7 @@ struct PhysicalDevice {
     DeviceInfo info;
     uint32_t queue_family = 0;
     bool memory_budget = false;
-    bool sets_subgroup_size = false;  // a compute pipeline may ask for a size
+    bool sets_subgroup_size = false;   // a compute pipeline may ask for a size
     bool pipeline_statistics = false;  // VK_KHR_pipeline_executable_properties
 };
 
