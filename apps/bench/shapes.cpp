@@ -113,7 +113,7 @@ std::vector<ModelShape> all_models() {
     const std::vector<uint32_t> video{21, 30, 52}, small{8, 8};
     const std::vector<std::string> on_32{"dense", "neighborhood:16x16:stride=8x8"},
         on_64{"dense", "neighborhood:24x24:stride=8x8"},
-        on_video{"dense", "neighborhood:9x15x26:stride=3x5x13", "radial:decay=0.2:sink=1"};
+        on_video{"dense", "neighborhood:8x16x24:stride=4x8x8", "radial:decay=0.2:sink=1"};
     return {
         {"small", "small dit", dit, small, 2, 24, 96, 0, 0, {}, 0, {"dense", "neighborhood:5x5"}},
         {"small", "small dit model", dit, small, 2, 24, 96, 0, 2, {}, 0, {"dense"}},
