@@ -194,7 +194,7 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
 }
 
 AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo& device,
-                                 const AttentionProblem& p, uint32_t rows) {
+                                 const AttentionProblem& p, const ElementPlaces& places) {
     const AttentionTile& t = c.tile;
     AttentionKernel kernel;
     kernel.constants = {t.subgroups * c.lanes, p.head_dim, p.v_dim, t.keys, p.flags};
@@ -215,7 +215,7 @@ AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo&
                     : c.emulated ? &shader::attention_nv2_emulated
                                  : &shader::attention_nv2;
     add({t.subgroups, c.matrix.m, c.matrix.n, c.matrix.k});
-    if (!khr) add({t.row_tiles, rows, t.unroll});
+    if (!khr) add({t.row_tiles, places.rows, places.columns, t.unroll});
     return kernel;
 }
 

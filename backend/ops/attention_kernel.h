@@ -50,8 +50,9 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
                                  TileShape granularity,
                                  AttentionPath wanted = AttentionPath::automatic);
 
-/// `rows` as rows_of_elements says, for nv2.
+/// `places` of the choice's matrix, for nv2.
 AttentionKernel attention_kernel(const AttentionChoice& choice, const vk::DeviceInfo& device,
-                                 const AttentionProblem& problem, uint32_t rows = kRowsUnknown);
+                                 const AttentionProblem& problem,
+                                 const ElementPlaces& places = {});
 
 }  // namespace fovea

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "backend/error.h"
@@ -51,39 +52,62 @@ vk::MatrixShape forced_matrix_shape(const vk::DeviceInfo& device) {
 
 namespace {
 
-struct KnownRows {
-    std::map<std::tuple<uint32_t, uint32_t, uint32_t>, uint32_t> of_shape;
+struct KnownPlaces {
+    std::map<std::tuple<uint32_t, uint32_t, uint32_t>, ElementPlaces> of_shape;
 };
 
-uint32_t ask_rows(vk::Device& device, vk::MatrixShape shape) {
+/// The same of every invocation, or nothing.
+template <typename Of>
+std::optional<int> common(uint32_t lanes, const Of& of) {
+    for (uint32_t lane = 1; lane < lanes; ++lane)
+        if (of(lane) != of(0)) return std::nullopt;
+    return of(0);
+}
+
+ElementPlaces ask_places(vk::Device& device, vk::MatrixShape shape) {
     const uint32_t lanes = device.info().limits.subgroup_size;
     const uint32_t elements = shape.m * shape.n / lanes;
-    if (shader::element_rows.code.empty() || elements == 0 || elements > 8) return kRowsUnknown;
+    ElementPlaces places;
+    if (shader::element_places.code.empty() || elements == 0 || elements > 8) return places;
     vk::Stream stream(device);
     const Tensor y = empty(device, {int64_t{elements}, int64_t{lanes}}, DType::f32);
     stream.fill(write(y), 0xffffffff);
-    stream.dispatch(device.program(shader::element_rows, {lanes, shape.m, shape.n, shape.k}, true),
-                    {write(y)}, uint32_t{0}, {1}, "element rows");
-    const std::vector<float> rows = to_host(stream, y);
-    uint32_t packed = kRowsUnknown;
+    stream.dispatch(
+        device.program(shader::element_places, {lanes, shape.m, shape.n, shape.k}, true),
+        {write(y)}, uint32_t{0}, {1}, "element places");
+    const std::vector<float> numbers = to_host(stream, y);
+    const auto number = [&](uint32_t element, uint32_t lane) {
+        return static_cast<int>(numbers[element * lanes + lane]);
+    };
+    const int columns = static_cast<int>(shape.n);
+    uint32_t right = 0;
+    bool known = true;
     for (uint32_t i = 0; i < elements; ++i) {
         for (uint32_t first = 0; first < i; ++first) {
-            const auto row = [&](uint32_t element) { return rows.begin() + element * lanes; };
-            if (!std::equal(row(i), row(i) + lanes, row(first))) continue;
-            packed = (packed & ~(15u << 4 * i)) | first << 4 * i;
+            const auto apart = common(lanes, [&](uint32_t lane) {
+                return number(i, lane) / columns - number(first, lane) / columns;
+            });
+            if (apart != 0) continue;
+            places.rows = (places.rows & ~(15u << 4 * i)) | first << 4 * i;
             break;
         }
+        const auto apart = common(lanes, [&](uint32_t lane) {
+            return number(i, lane) % columns - number(0, lane) % columns;
+        });
+        known = known && apart && *apart >= 0 && *apart < 16;
+        if (known) right |= static_cast<uint32_t>(*apart) << 4 * i;
     }
-    return packed;
+    if (known) places.columns = right;
+    return places;
 }
 
 }  // namespace
 
-uint32_t rows_of_elements(vk::Device& device, vk::MatrixShape shape) {
-    auto& known = device.cache<KnownRows>().of_shape;
+ElementPlaces element_places(vk::Device& device, vk::MatrixShape shape) {
+    auto& known = device.cache<KnownPlaces>().of_shape;
     const std::tuple key{shape.m, shape.n, shape.k};
     if (const auto found = known.find(key); found != known.end()) return found->second;
-    return known[key] = ask_rows(device, shape);
+    return known[key] = ask_places(device, shape);
 }
 
 }  // namespace fovea

@@ -22,12 +22,18 @@ vk::Support matrix_support(const vk::Support& device_has, const vk::DeviceInfo& 
 /// it is not set. Throws Error for a shape that the device does not list.
 vk::MatrixShape forced_matrix_shape(const vk::DeviceInfo& device);
 
-/// Elements of an invocation's part of an m × n matrix of sums, when nothing is known of them.
-constexpr uint32_t kRowsUnknown = 0x76543210;
+/// Where the first eight elements of an invocation's part of an m × n matrix of sums are, four bits
+/// each: for kernels that keep something by rows, or know which keys they mask.
+struct ElementPlaces {
+    /// First element that is of the same row in every invocation.
+    uint32_t rows = 0x76543210;
+    /// Columns right of the invocation's first element, where they are the same in every invocation.
+    uint32_t columns = kUnknown;
 
-/// For each of the first eight elements of an invocation's part of an m × n matrix of sums, in four
-/// bits, the first element that is of the same row in every invocation. A kernel that keeps
-/// something by rows keeps it once instead of for each of them. Asked of the device, once.
-uint32_t rows_of_elements(vk::Device& device, vk::MatrixShape shape);
+    static constexpr uint32_t kUnknown = 0xffffffff;
+};
+
+/// Asked of the device, once. What is not known stays as it is above.
+ElementPlaces element_places(vk::Device& device, vk::MatrixShape shape);
 
 }  // namespace fovea

@@ -23,10 +23,13 @@ layout(constant_id = 6) const uint MAT_M = 16;
 layout(constant_id = 7) const uint MAT_N = 16;
 layout(constant_id = 8) const uint MAT_K = 16;
 layout(constant_id = 9) const uint ROW_TILES = 1;
-// First element of the same row in an invocation's part of a MatrixC, four bits an element.
+// Of an invocation's elements of a MatrixC, four bits each: the first one of the same row, and how
+// far right of the first one it is, or all bits if that is not known (ElementPlaces).
 layout(constant_id = 10) const uint ROWS_OF_ELEMENTS = 0x76543210;
-layout(constant_id = 11) const uint UNROLL = 1;
+layout(constant_id = 11) const uint COLUMNS_OF_ELEMENTS = 0xffffffff;
+layout(constant_id = 12) const uint UNROLL = 1;
 #define ROW_OF(i) ((i) < 8 ? ROWS_OF_ELEMENTS >> 4 * (i) & 15 : (i))
+#define COLUMN_OF(i) (COLUMNS_OF_ELEMENTS >> 4 * (i) & 15)
 #ifndef EMULATED
 #define FULL_BLOCKS_APART
 #endif

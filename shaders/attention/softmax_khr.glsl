@@ -44,6 +44,7 @@ void begin_softmax() {
 // Both are done in softmax_step, where rows and keys are known.
 void modify_scores() {}
 void mask_scores() {}
+void fetch_masks() {}
 
 void scale_o() {
     MatrixC scales;

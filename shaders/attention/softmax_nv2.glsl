@@ -67,9 +67,58 @@ void modify_scores() {
     EACH_SCORE_MATRIX(modified_element);
 }
 
+#ifdef EMULATED
+void fetch_masks() {}
 void mask_scores() {
     EACH_SCORE_MATRIX(masked_element);
 }
+#else
+
+// Where places are known, an invocation holds the words of its rows, shifted so that bit n is the
+// key n columns right of its first element's, and tests bits that the compiler knows.
+const bool PLACES_KNOWN = COLUMNS_OF_ELEMENTS != 0xffffffff;
+const uint MASK_WORDS = (BC + 31) / 32;
+uint mask_words[ROW_TILES * 8 * MASK_WORDS];
+
+float row_of_element(const in uint row, const in uint column, const in float old) {
+    return float(row);
+}
+
+float column_of_element(const in uint row, const in uint column, const in float old) {
+    return float(column);
+}
+
+// Before the products, which cover the time that memory takes.
+void fetch_masks() {
+    if (!PLACES_KNOWN) return;
+    MatrixC rows = MatrixC(0), columns = MatrixC(0);
+    coopMatPerElementNV(rows, rows, row_of_element);
+    coopMatPerElementNV(columns, columns, column_of_element);
+    const uint shift = uint(columns[0]);
+    UNROLLED for (uint r = 0; r < ROW_TILES; ++r)
+        UNROLLED for (uint i = 0; i < SIZE(rows); ++i) {
+            if (ROW_OF(i) != i) continue;
+            const uint row = (gl_SubgroupID * ROW_TILES + r) * MAT_M + uint(rows[i]);
+            UNROLLED for (uint w = 0; w < MASK_WORDS; ++w)
+                mask_words[(r * 8 + i) * MASK_WORDS + w] = mask_word(row, w) >> shift;
+        }
+}
+
+void mask_scores() {
+    if (!PLACES_KNOWN || any_not_finite_in == block.x) {
+        EACH_SCORE_MATRIX(masked_element);
+        return;
+    }
+    UNROLLED for (uint r = 0; r < ROW_TILES; ++r)
+        UNROLLED for (uint t = 0; t < S_MATRICES; ++t)
+            UNROLLED for (uint i = 0; i < SIZE(s[0]); ++i) {
+                const uint first_key = t * MAT_N;
+                const uint word = mask_words[(r * 8 + ROW_OF(i)) * MASK_WORDS + first_key / 32];
+                if ((word >> (first_key % 32 + COLUMN_OF(i)) & 1) == 0)
+                    ELEMENT(s[r * S_MATRICES + t], i) = MINUS_INFINITY;
+            }
+}
+#endif
 
 void softmax_step() {
     const float factor = to_base_2();

@@ -39,6 +39,7 @@ uvec4 v_next[V_LOADS];
 uint kv_head;
 
 void begin_softmax();
+void fetch_masks();
 void end_softmax();  // o becomes the result; writes the LSE
 
 uint own_slot(uint row) {
@@ -144,6 +145,7 @@ void scores(bool partial) {
     stage(partial);
     barrier();
     fetch(next_block.x);
+    if (partial) fetch_masks();
     UNROLLED for (uint t = 0; t < S_MATRICES; ++t) {
         UNROLLED for (uint r = 0; r < ROW_TILES; ++r) CLEAR(s[r * S_MATRICES + t]);
         UNROLLED for (uint c = 0; c < Q_MATRICES; ++c) {
