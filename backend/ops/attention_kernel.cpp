@@ -74,7 +74,7 @@ AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
     const uint32_t widest = std::max(p.head_dim, p.v_dim);
     // Measured on an H200 (nv2): 8 subgroups and 64 keys; up to head_dim 64 registers hold two row
     // tiles, or 128 keys where there are too few rows for that.
-    AttentionTile t = nv2 ? AttentionTile{8, 64, 1} : AttentionTile{4, 32, 1};
+    AttentionTile t = nv2 ? AttentionTile{8, 64, 1, 2} : AttentionTile{4, 32, 1};
     if (widest > 128) t.keys = 32;
     const uint64_t rows = uint64_t{p.batch} * p.heads * p.q_len;
     if (nv2 && widest <= 64)
