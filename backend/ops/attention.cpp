@@ -150,9 +150,8 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
         device_list(stream, pattern, choice.block(), p.q_len, p.kv_len, p.extra_len);
     if (list.ordered) p.flags |= shared::FLAG_ORDERED;
     const bool asks = choice.path == AttentionPath::nv2 && !choice.emulated;
-    const AttentionKernel kernel =
-        attention_kernel(choice, device.info(), p,
-                         asks ? element_places(device, choice.matrix) : ElementPlaces{});
+    const AttentionKernel kernel = attention_kernel(
+        choice, device.info(), p, asks ? element_places(device, choice.matrix) : ElementPlaces{});
     const float scale =
         options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(p.head_dim));
     const Tensor &relative = options.relative_bias, &multipliers = options.multipliers;

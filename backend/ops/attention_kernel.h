@@ -52,7 +52,6 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
 
 /// `places` of the choice's matrix, for nv2.
 AttentionKernel attention_kernel(const AttentionChoice& choice, const vk::DeviceInfo& device,
-                                 const AttentionProblem& problem,
-                                 const ElementPlaces& places = {});
+                                 const AttentionProblem& problem, const ElementPlaces& places = {});
 
 }  // namespace fovea

@@ -27,7 +27,8 @@ vk::MatrixShape forced_matrix_shape(const vk::DeviceInfo& device);
 struct ElementPlaces {
     /// First element that is of the same row in every invocation.
     uint32_t rows = 0x76543210;
-    /// Columns right of the invocation's first element, where they are the same in every invocation.
+    /// Columns right of the invocation's first element, where they are the same in every
+    /// invocation.
     uint32_t columns = kUnknown;
 
     static constexpr uint32_t kUnknown = 0xffffffff;
