@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <exception>
 
 #include "apps/app.h"
@@ -13,11 +14,16 @@ int main(int argc, char** argv) {
         "Start with:  fovea generate \"a red apple on a blue background\"");
     app.set_version_flag("--version", std::string("fovea ") + apps::kVersion);
     app.require_subcommand(1);
+    app.fallthrough();  // options of all commands may stand behind the command's name
+    app.add_flag_callback(
+        "--no-tune", [] { setenv("FOVEA_TUNE", "off", 1); },
+        "Take tiles by rule alone, not those of fovea tune: the same bits whatever was tuned");
     apps::add_generate(app);
     apps::add_score(app);
     apps::add_attention(app);
     apps::add_plan(app);
     apps::add_bench(app);
+    apps::add_tune(app);
     apps::add_info(app);
     apps::watch_signals();
     try {

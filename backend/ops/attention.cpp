@@ -144,6 +144,15 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
          const Pattern& pattern, const AttentionOptions& options, Problem p, const Tensor& o,
          const Tensor& lse) {
     vk::Device& device = stream.device();
+    tune_on_first_use(
+        device, "attention",
+        [&] { return attention_tiles(device.info(), p, pattern.granularity(), options.path); },
+        [&](vk::Stream& own) {
+            const auto like = [&](const Tensor& x) {
+                return x ? empty(device, x.shape(), x.dtype()) : Tensor{};
+            };
+            run(own, q, k, v, pattern, options, p, like(o), like(lse));
+        });
     const AttentionChoice choice =
         choose_attention(device.info(), p, pattern.granularity(), options.path);
     const DeviceList list =

@@ -1,8 +1,10 @@
 #include "backend/ops/attention_kernel.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
 #include "backend/error.h"
 #include "backend/log.h"
@@ -67,6 +69,28 @@ bool forced_tile(AttentionTile& t) {
     return true;
 }
 
+/// Why the kernel cannot run the tile; ok where it can.
+vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, const AttentionProblem& p,
+                     const AttentionTile& t) {
+    const vk::MatrixShape m = matrix_shape(path, device);
+    const bool nv2 = path == AttentionPath::nv2;
+    const uint32_t lanes_a_row = std::max(1u, device.limits.subgroup_size / m.m);
+    if (t.keys % std::max(m.n, m.k) != 0 || t.keys % std::min(m.n, m.k) != 0 ||
+        2 * t.keys < t.row_tiles * m.m || t.keys / 2 < lanes_a_row ||
+        (!nv2 && (t.row_tiles > 1 || t.unroll > 1)))
+        return {false, fmt::format("{} keys and {} row tiles with matrices of {}x{}x{}", t.keys,
+                                   t.row_tiles, m.m, m.n, m.k)};
+    const uint32_t workgroup = t.subgroups * device.limits.subgroup_size;
+    if (workgroup > device.limits.workgroup_invocations)
+        return {false, fmt::format("{} invocations, the device allows {}", workgroup,
+                                   device.limits.workgroup_invocations)};
+    const uint64_t shared = shared_bytes(path, p, m, t);
+    if (shared > device.limits.shared_memory)
+        return {false, fmt::format("{} bytes of shared memory at head_dim {}, the device has {}",
+                                   shared, p.head_dim, device.limits.shared_memory)};
+    return {true, ""};
+}
+
 AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
                           const AttentionProblem& p, TileShape granularity) {
     const vk::MatrixShape m = matrix_shape(path, device);
@@ -95,21 +119,69 @@ AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
         t.keys /= 2;
     while (t.subgroups > 1 && shared_bytes(path, p, m, t) > device.limits.shared_memory)
         t.subgroups /= 2;
-    const uint32_t lanes_a_row = std::max(1u, device.limits.subgroup_size / m.m);
-    require(t.keys % least_keys == 0 && t.keys % std::min(m.n, m.k) == 0 &&
-                2 * t.keys >= t.row_tiles * m.m && t.keys / 2 >= lanes_a_row &&
-                (nv2 || t.row_tiles == 1),
-            "[attention] path {} cannot take {} keys and {} row tiles with matrices of {}x{}x{}{}",
-            name_of(path), t.keys, t.row_tiles, m.m, m.n, m.k, forced ? ": see FOVEA_TILE" : "");
-    require(shared_bytes(path, p, m, t) <= device.limits.shared_memory,
-            "[attention] path {} needs {} bytes of shared memory at head_dim {}, {} has {}: force "
-            "the scalar path",
-            name_of(path), shared_bytes(path, p, m, t), p.head_dim, device.name,
-            device.limits.shared_memory);
+    const vk::Support support = supports(path, device, p, t);
+    require(support.ok, "[attention] path {} cannot take {} on {}: {}", name_of(path), support.why,
+            device.name, forced ? "see FOVEA_TILE" : "force the scalar path");
     return t;
 }
 
+/// What tuning chooses from, for 32 lanes and matrices of 16 rows: 16 to 256 queries.
+constexpr AttentionTile kTiles[] = {
+    {8, 64, 1},  {8, 64, 1, 2}, {8, 128, 1}, {8, 128, 1, 2}, {8, 64, 2}, {8, 64, 2, 2},
+    {8, 96, 2},  {8, 32, 1},    {4, 32, 1},  {4, 32, 1, 2},  {4, 64, 1}, {4, 64, 1, 2},
+    {4, 128, 1}, {2, 32, 1},    {2, 64, 1},  {1, 32, 1},
+};
+
+/// Runs, cuts the pattern's blocks into whole ones and is not twice as high as there are queries.
+bool is_candidate(AttentionPath path, const vk::DeviceInfo& device, const AttentionProblem& p,
+                  TileShape granularity, const AttentionTile& t) {
+    const uint32_t rows = t.subgroups * t.row_tiles * matrix_shape(path, device).m;
+    const uint32_t wanted = std::min(granularity.q ? granularity.q : ~0u, p.q_len);
+    return supports(path, device, p, t).ok && (t.subgroups == 1 || rows / 2 < wanted) &&
+           (granularity.q == 0 || granularity.q % rows == 0) &&
+           (granularity.k == 0 || granularity.k % t.keys == 0);
+}
+
+/// Patterns count by their blocks, and queries up to 512 also a head: that many fill a workgroup.
+/// FLAG_VALUES is left out, as attention_lse() has a v_dim of its own.
+std::string class_of(AttentionPath path, const AttentionProblem& p, TileShape granularity) {
+    const uint64_t rows = uint64_t{p.batch} * p.heads * p.q_len;
+    return fmt::format("attention {} dim {}x{} rows {} queries {} blocks {}x{} flags {}",
+                       name_of(path), round_up(p.head_dim, 16), round_up(p.v_dim, 16),
+                       size_class(rows), std::min<uint64_t>(std::bit_ceil(p.q_len), 512),
+                       granularity.q, granularity.k,
+                       p.flags & ~(shared::FLAG_VALUES | shared::FLAG_ORDERED));
+}
+
+std::optional<AttentionTile> parse_tile(const std::string& text) {
+    AttentionTile t{0, 0, 0};
+    std::sscanf(text.c_str(), "%ux%ux%ux%u", &t.subgroups, &t.keys, &t.row_tiles, &t.unroll);
+    const bool whole = text == to_string(t) && t.subgroups > 0 && t.subgroups <= 64 && t.keys > 0 &&
+                       t.keys <= 1024 && t.row_tiles > 0 && t.row_tiles <= 16 && t.unroll >= 1 &&
+                       t.unroll <= 2;
+    return whole ? std::optional(t) : std::nullopt;
+}
+
+/// What was measured, where it fits this problem of its class.
+std::optional<AttentionTile> measured_tile(AttentionPath path, const vk::DeviceInfo& device,
+                                           const AttentionProblem& p, TileShape granularity) {
+    if (std::getenv("FOVEA_TILE")) return std::nullopt;
+    const std::string shape_class = class_of(path, p, granularity);
+    const auto text = tuned_tile(device, shape_class);
+    if (!text) return std::nullopt;
+    const auto tile = parse_tile(*text);
+    // Under test is also the rule's own tile, which is no candidate by itself.
+    if (tile && supports(path, device, p, *tile).ok) return tile;
+    log::debug("tuning: {}: tile {} does not fit: ignored", shape_class, *text);
+    return std::nullopt;
+}
+
 }  // namespace
+
+std::string to_string(const AttentionTile& t) {
+    const std::string whole = fmt::format("{}x{}x{}", t.subgroups, t.keys, t.row_tiles);
+    return t.unroll == 1 ? whole : fmt::format("{}x{}", whole, t.unroll);
+}
 
 const char* name_of(AttentionPath path) {
     switch (path) {
@@ -188,9 +260,22 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
             choice.lanes = 64;
     } else {
         choice.matrix = matrix_shape(path, device);
-        choice.tile = matrix_tile(path, device, problem, granularity);
+        const auto measured = measured_tile(path, device, problem, granularity);
+        choice.tile = measured ? *measured : matrix_tile(path, device, problem, granularity);
     }
     return choice;
+}
+
+TileCandidates attention_tiles(const vk::DeviceInfo& device, const AttentionProblem& problem,
+                               TileShape granularity, AttentionPath wanted) {
+    const AttentionPath path = choose_path(device, problem.dtype, wanted);
+    if (path == AttentionPath::scalar || std::getenv("FOVEA_TILE")) return {};
+    const AttentionTile rule = matrix_tile(path, device, problem, granularity);
+    TileCandidates candidates{class_of(path, problem, granularity), {to_string(rule)}};
+    for (const AttentionTile& tile : kTiles)
+        if (tile != rule && is_candidate(path, device, problem, granularity, tile))
+            candidates.tiles.push_back(to_string(tile));
+    return candidates;
 }
 
 AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo& device,

@@ -4,6 +4,7 @@
 
 #include "backend/ops/attention.h"
 #include "backend/ops/matrix_units.h"
+#include "backend/ops/tuning.h"
 #include "backend/patterns/block_list.h"
 #include "backend/vk/device.h"
 
@@ -23,7 +24,12 @@ struct AttentionTile {
     uint32_t keys;        ///< a block
     uint32_t row_tiles;   ///< of queries: matrices a subgroup; on scalar, rows an invocation
     uint32_t unroll = 1;  ///< nv2: full blocks in a turn of the loop, 1 or 2
+
+    bool operator==(const AttentionTile&) const = default;
 };
+
+/// "8x64x1", or "8x64x1x2" where unroll is not 1.
+std::string to_string(const AttentionTile& tile);
 
 /// All that a call decides before it has a list, made once a call.
 struct AttentionChoice {
@@ -49,6 +55,12 @@ vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dty
 AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionProblem& problem,
                                  TileShape granularity,
                                  AttentionPath wanted = AttentionPath::automatic);
+
+/// What tuning may take in the place of the rule, with the class of problems that share the pick;
+/// none on scalar, and none where FOVEA_TILE forces one.
+TileCandidates attention_tiles(const vk::DeviceInfo& device, const AttentionProblem& problem,
+                               TileShape granularity,
+                               AttentionPath wanted = AttentionPath::automatic);
 
 /// `places` of the choice's matrix, for nv2.
 AttentionKernel attention_kernel(const AttentionChoice& choice, const vk::DeviceInfo& device,

@@ -67,19 +67,24 @@ uint32_t slabs_of(const MatrixTile& t, int64_t k) {
     return (static_cast<uint32_t>(k) + t.depth - 1) / t.depth;
 }
 
+std::optional<MatrixTile> parse_tile(const std::string& text) {
+    MatrixTile t;
+    const int found =
+        std::sscanf(text.c_str(), "%ux%ux%u:%ux%u:%ux%u:%u", &t.rows, &t.columns, &t.depth,
+                    &t.subgroup_rows, &t.subgroup_columns, &t.buffers, &t.ahead, &t.splits);
+    return found >= 7 && text == to_string(t) ? std::optional(t) : std::nullopt;
+}
+
 std::optional<MatrixTile> forced_tile(const vk::DeviceInfo& device) {
     const char* text = std::getenv("FOVEA_GEMM_TILE");
     if (!text) return std::nullopt;
-    MatrixTile t;
-    const int found =
-        std::sscanf(text, "%ux%ux%u:%ux%u:%ux%u:%u", &t.rows, &t.columns, &t.depth,
-                    &t.subgroup_rows, &t.subgroup_columns, &t.buffers, &t.ahead, &t.splits);
+    const auto t = parse_tile(text);
     require(
-        found >= 7 && text == to_string(t),
+        t.has_value(),
         "[gemm] FOVEA_GEMM_TILE is "
         "ROWSxCOLUMNSxDEPTH:SUBGROUPSxSUBGROUPS:BUFFERSxAHEAD[:SPLITS] such as {}, found \"{}\"",
         to_string(kTiles[0]), text);
-    const vk::Support support = supports(device, t);
+    const vk::Support support = supports(device, *t);
     require(support.ok, "[gemm] tile {} of FOVEA_GEMM_TILE cannot run on {}: {}", text, device.name,
             support.why);
     return t;
@@ -114,6 +119,39 @@ double estimated_time(const MatrixTile& t, int64_t m, int64_t n, int64_t k) {
     const double ends = 375.0 * subgroups;
     const double sum = t.splits == 1 ? 0 : 5000 + static_cast<double>(m * n) * 8 * t.splits / 3000;
     return static_cast<double>(waves) * (static_cast<double>(k) / t.splits * step + ends) + sum;
+}
+
+struct Estimated {
+    MatrixTile tile;
+    double time;
+};
+
+bool is_faster(const Estimated& a, const Estimated& b) {
+    return a.time < b.time;
+}
+
+/// All that the device can run, in the order of kTiles.
+std::vector<Estimated> estimated_tiles(const vk::DeviceInfo& device, int64_t m, int64_t n,
+                                       int64_t k) {
+    std::vector<Estimated> tiles;
+    for (MatrixTile t : kTiles) {
+        if (!supports(device, t).ok) continue;
+        for (const uint32_t splits : {1, 2, 3, 4, 6, 8}) {
+            if (splits > 1 && (k / splits < kShortest || tiles_of(t, m, n) >= kEnough)) break;
+            t.splits = splits;
+            tiles.push_back({t, estimated_time(t, m, n, k)});
+        }
+    }
+    require(!tiles.empty(), "[gemm] no tile for matrix units runs on {}: force the scalar path",
+            device.name);
+    return tiles;
+}
+
+/// Of m its power of two and whether it is beyond the middle to the next.
+std::string class_of(std::string_view op, int64_t m, int64_t n, int64_t k) {
+    const uint64_t rows = static_cast<uint64_t>(m), power = size_class(rows);
+    return fmt::format("{} m {} n {} k {}", op,
+                       rows >= power + power / 2 ? power + power / 2 : power, n, k);
 }
 
 /// Rows of tiles in a band, bands being alike: tiles that run at once are about as many elements
@@ -179,24 +217,30 @@ vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& t) {
     return {true, ""};
 }
 
-MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k) {
+MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k,
+                              std::string_view op) {
     if (const auto forced = forced_tile(device)) return *forced;
-    std::optional<MatrixTile> best;
-    double best_time = 0;
-    for (MatrixTile t : kTiles) {
-        if (!supports(device, t).ok) continue;
-        for (const uint32_t splits : {1, 2, 3, 4, 6, 8}) {
-            if (splits > 1 && (k / splits < kShortest || tiles_of(t, m, n) >= kEnough)) break;
-            t.splits = splits;
-            const double time = estimated_time(t, m, n, k);
-            if (best && time >= best_time) continue;
-            best = t;
-            best_time = time;
-        }
+    const std::string shape_class = class_of(op, m, n, k);
+    if (const auto text = tuned_tile(device, shape_class)) {
+        const auto tile = parse_tile(*text);
+        if (tile && supports(device, *tile).ok) return *tile;
+        log::debug("tuning: {}: tile {} does not fit: ignored", shape_class, *text);
     }
-    require(best.has_value(), "[gemm] no tile for matrix units runs on {}: force the scalar path",
-            device.name);
-    return *best;
+    const std::vector<Estimated> tiles = estimated_tiles(device, m, n, k);
+    return std::min_element(tiles.begin(), tiles.end(), is_faster)->tile;
+}
+
+TileCandidates matrix_tile_candidates(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k,
+                                      std::string_view op) {
+    if (std::getenv("FOVEA_GEMM_TILE")) return {};
+    constexpr double kHopeless = 3;  ///< times the least estimate
+    std::vector<Estimated> tiles = estimated_tiles(device, m, n, k);
+    std::stable_sort(tiles.begin(), tiles.end(), is_faster);
+    TileCandidates candidates{class_of(op, m, n, k), {}};
+    for (const Estimated& each : tiles)
+        if (each.time <= kHopeless * tiles.front().time)
+            candidates.tiles.push_back(to_string(each.tile));
+    return candidates;
 }
 
 AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t k,
@@ -227,7 +271,14 @@ AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t k,
 void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
     vk::Device& device = stream.device();
     const vk::DeviceInfo& info = device.info();
-    const MatrixTile t = choose_matrix_tile(info, p.m, p.n, p.k);
+    tune_on_first_use(
+        device, p.op, [&] { return matrix_tile_candidates(info, p.m, p.n, p.k, p.op); },
+        [&](vk::Stream& own) {
+            MatrixProduct copy = p;
+            copy.y = empty(device, p.y.shape(), p.y.dtype());
+            dispatch_matrix_product(own, copy);
+        });
+    const MatrixTile t = choose_matrix_tile(info, p.m, p.n, p.k, p.op);
     const vk::MatrixShape shape = matrix_shape(info);
     const bool emulated = lacks_matrices(info), narrow_n = p.n % 8 != 0;
     const auto module = [&](const vk::Shader& wide, const vk::Shader& wide_emulated,

@@ -6,6 +6,7 @@
 
 #include "backend/ops/activation.h"
 #include "backend/ops/attention.h"
+#include "backend/ops/tuning.h"
 #include "backend/tensor.h"
 
 /// gemm and conv2d on matrix units: which tile, and its dispatch. The kernel is
@@ -34,9 +35,16 @@ std::span<const MatrixTile> matrix_tiles();
 /// Why the device cannot run the tile; ok where it can.
 vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& tile);
 
-/// For m rows, n columns and sums over k: the fastest by estimate. FOVEA_GEMM_TILE forces one,
-/// written as by to_string(); throws Error where the device cannot run it.
-MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k);
+/// For m rows, n columns and sums over k: what was measured for the op, "gemm" or "conv2d", else
+/// the fastest by estimate. FOVEA_GEMM_TILE forces one, written as by to_string(); throws Error
+/// where the device cannot run it.
+MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k,
+                              std::string_view op = "gemm");
+
+/// What tuning may take in the place of the estimate, with the class of products that share the
+/// pick; none where FOVEA_GEMM_TILE forces one.
+TileCandidates matrix_tile_candidates(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k,
+                                      std::string_view op = "gemm");
 
 /// The path of gemm and conv2d, which have a kernel for matrix units (khr and nv2 name the same
 /// one) and a scalar one: `wanted`, else that of FOVEA_PATH, else the fastest. Tensors that are not

@@ -2,15 +2,12 @@
 /// what it does not check is that the bytes after it are whole, so a length and a hash stand before
 /// it.
 
-#include <unistd.h>
-
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "backend/log.h"
+#include "backend/vk/cache_file.h"
 #include "backend/vk/context.h"
 
 namespace fovea::vk {
@@ -28,14 +25,6 @@ uint64_t fnv1a(std::span<const std::byte> data) {
     uint64_t hash = 0xcbf29ce484222325u;
     for (const auto byte : data) hash = (hash ^ static_cast<uint64_t>(byte)) * 0x100000001b3u;
     return hash;
-}
-
-fs::path cache_folder() {
-    if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg)
-        return fs::path(xdg) / "fovea";
-    if (const char* home = std::getenv("HOME"); home && *home)
-        return fs::path(home) / ".cache" / "fovea";
-    return {};
 }
 
 }  // namespace
@@ -82,24 +71,11 @@ std::vector<std::byte> load_pipeline_cache(const std::string& path,
 
 void save_pipeline_cache(const std::string& path, std::span<const std::byte> data) {
     if (path.empty()) return;
-    std::error_code error;
-    fs::create_directories(fs::path(path).parent_path(), error);
-    const std::string beside = fmt::format("{}.{}", path, ::getpid());
     FileHeader header;
     header.bytes = data.size();
     header.hash = fnv1a(data);
-    {
-        std::ofstream file(beside, std::ios::binary);
-        file.write(reinterpret_cast<const char*>(&header), sizeof header);
-        file.write(reinterpret_cast<const char*>(data.data()),
-                   static_cast<std::streamsize>(data.size()));
-        if (!file) error = std::make_error_code(std::errc::io_error);
-    }
-    if (!error) fs::rename(beside, path, error);
-    if (error) {
-        fs::remove(beside, error);
+    if (!write_cache_file(path, {std::as_bytes(std::span(&header, 1)), data}))
         log::debug("pipeline cache {} could not be written", path);
-    }
 }
 
 }  // namespace fovea::vk

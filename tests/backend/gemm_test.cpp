@@ -283,6 +283,7 @@ TEST(GemmPath, TilesThatTheKernelCannotTakeAreRefused) {
 }
 
 TEST(GemmPath, TilesFollowTheShape) {
+    const Environment by_rule("FOVEA_TUNE", "off");
     vk::DeviceInfo large = device().info();  // as GPUs usually are
     large.fp16_matrices = {{16, 16, 16}};
     large.limits.subgroup_size = 32;
