@@ -35,7 +35,7 @@ const std::vector<Layer> kLayers = {
     {"backend/reference", {"backend/reference", "backend/patterns", "backend/ops/activation"}},
     {"backend/ops",
      {"backend/ops", "backend/vk", "backend/tensor", "backend/patterns", "backend/reference/noise",
-      "shaders", "shaders.h"}},
+      "shaders", "shaders.h", "tuning_tables.h"}},
     {"backend", {"backend/tensor", "backend/vk"}},
     {"vision",
      {"vision", "backend/ops", "backend/patterns", "backend/tensor", "backend/reference/noise"}},

@@ -35,10 +35,10 @@ class TuneCli : public testing::Program {
 TEST_F(TuneCli, StoresWhatLaterRunsTake) {
     const std::string emulate = "FOVEA_EMULATE_MATRICES=1 FOVEA_LOG=debug";
     const auto tuned =
-        run_with(emulate, "tune attention --shapes 1:32:16 --patterns dense --path khr");
+        run_with(emulate, "tune attention --shapes 1:16:16 --patterns dense --path khr");
     if (tuned.err.find("cannot run") != std::string::npos) GTEST_SKIP() << "khr does not run here";
     ASSERT_EQ(tuned.code, 0) << tuned.err;
-    EXPECT_THAT(tuned.out, HasSubstr("attention dense 1x32x16: "));
+    EXPECT_THAT(tuned.out, HasSubstr("attention dense 1x16x16: "));
     EXPECT_THAT(tuned.out, HasSubstr("stored in "));
     ASSERT_EQ(tables().size(), 1u);
     std::ifstream file(tables()[0]);
@@ -47,7 +47,7 @@ TEST_F(TuneCli, StoresWhatLaterRunsTake) {
     EXPECT_GT(stored["tiles"].front()["ms"].get<double>(), 0);
 
     const std::string bench =
-        "bench attention --shapes 1:32:16 --patterns dense --paths khr --precision fp16 --seconds "
+        "bench attention --shapes 1:16:16 --patterns dense --paths khr --precision fp16 --seconds "
         "0";
     const auto taken = run_with(emulate, bench);
     EXPECT_EQ(taken.code, 0) << taken.err;

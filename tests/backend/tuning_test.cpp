@@ -270,17 +270,17 @@ class TuningRuns : public Tuning {
                          {.path = AttentionPath::khr});
     }
     TileCandidates candidates() const {
-        AttentionProblem p = problem(64, 16, 1);
+        AttentionProblem p = problem(16, 16, 1);
         return attention_tiles(device().info(), p, {0, 0}, AttentionPath::khr);
     }
     std::string chosen_here() const { return to_string(choose().tile); }
     static AttentionChoice choose() {
-        return choose_attention(device().info(), problem(64, 16, 1), {0, 0}, AttentionPath::khr);
+        return choose_attention(device().info(), problem(16, 16, 1), {0, 0}, AttentionPath::khr);
     }
 
     const Environment emulate_{"FOVEA_EMULATE_MATRICES", "1"};
     vk::Stream stream_{device()};
-    testing::Input q_ = testing::input(stream_, {1, 1, 64, 16}, 1, DType::f16);
+    testing::Input q_ = testing::input(stream_, {1, 1, 16, 16}, 1, DType::f16);
 };
 
 TEST_F(TuningRuns, WritesAFileThatIsUsed) {
@@ -299,7 +299,7 @@ TEST_F(TuningRuns, WritesAFileThatIsUsed) {
         EXPECT_EQ(result.shape_class, candidates().shape_class);
         EXPECT_EQ(result.rule, rule);
         EXPECT_EQ(result.candidates, candidates().tiles.size());
-        EXPECT_GE(result.candidates, 3u);
+        EXPECT_GE(result.candidates, 2u);
         EXPECT_GT(result.best.ms, 0);
         EXPECT_LE(result.best.ms, result.best.rule_ms);
         EXPECT_EQ(chosen_here(), result.best.tile);
