@@ -79,6 +79,7 @@ class Tuner {
         } catch (const Error& error) {
             progress_.reset();
             fmt::print(stderr, "fovea: {} skipped: {}\n", name, error.what());
+            stream_.wait();  // inputs may be recorded
         }
         device_.trim();
     }

@@ -60,6 +60,7 @@ TEST_F(TuneCli, StoresWhatLaterRunsTake) {
 TEST_F(TuneCli, SaysWhatIsWrong) {
     for (const auto& [variables, arguments, why] :
          {std::tuple("FOVEA_PATH=scalar", "tune gemm --shapes 16x16x16", "matrix units"),
+          {"FOVEA_EMULATE_MATRICES=1", "tune gemm --shapes 3x3x3 --path khr", "none of these"},
           {"", "tune gemm --shapes no-such-shape", "no-such-shape"},
           {"", "tune conv --shapes 16x16x16", "none of these shapes"},
           {"", "tune attention --path sideways", "sideways"}}) {
