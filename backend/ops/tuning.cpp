@@ -194,14 +194,15 @@ std::optional<TunedTiles> parse_tuned_tiles(const std::string& text, const std::
         !json["tiles"].is_object())
         return std::nullopt;
     TunedTiles tiles;
-    for (const auto& [shape_class, entry] : json["tiles"].items()) {
+    for (const auto& item : json["tiles"].items()) {
+        const Json& entry = item.value();
         const auto has = [&](const char* key, bool (Json::*is_type)() const noexcept) {
             return entry.is_object() && entry.contains(key) && (entry[key].*is_type)();
         };
         if (!has("tile", &Json::is_string) || !has("ms", &Json::is_number) ||
             !has("rule_ms", &Json::is_number))
             return std::nullopt;
-        tiles[shape_class] = {entry["tile"], entry["ms"], entry["rule_ms"]};
+        tiles[item.key()] = {entry["tile"], entry["ms"], entry["rule_ms"]};
     }
     return tiles;
 }
