@@ -18,6 +18,21 @@ struct AttentionProblem {
     uint32_t flags;  ///< FLAG_… of attention_params.h
 };
 
+/// Self-attention of one sample, every head with keys of its own, nothing extra.
+inline AttentionProblem self_attention_problem(uint32_t heads, uint32_t tokens, uint32_t head_dim,
+                                               DType dtype) {
+    return {.batch = 1,
+            .heads = heads,
+            .kv_heads = heads,
+            .q_len = tokens,
+            .kv_len = tokens,
+            .extra_len = 0,
+            .head_dim = head_dim,
+            .v_dim = head_dim,
+            .dtype = dtype,
+            .flags = 0};
+}
+
 /// What tuning is free to change; specialisation constants of the modules.
 struct AttentionTile {
     uint32_t subgroups;   ///< a workgroup

@@ -10,19 +10,6 @@
 namespace fovea {
 namespace {
 
-AttentionProblem problem_of(uint32_t heads, uint32_t tokens, uint32_t head_dim, DType dtype) {
-    return {.batch = 1,
-            .heads = heads,
-            .kv_heads = heads,
-            .q_len = tokens,
-            .kv_len = tokens,
-            .extra_len = 0,
-            .head_dim = head_dim,
-            .v_dim = head_dim,
-            .dtype = dtype,
-            .flags = 0};
-}
-
 double seconds_of(vk::Stream& stream, const Tensor& x, const Pattern& pattern, AttentionPath path) {
     const auto once = [&] {
         const auto begin = std::chrono::steady_clock::now();
@@ -51,7 +38,8 @@ AttentionRate measure_attention(vk::Stream& stream, uint32_t head_dim, DType dty
             return seconds_of(stream, x, pattern, rate.path);
         };
         const TileShape tile =
-            choose_attention(device, problem_of(heads, tokens, head_dim, dtype), {0, 0}, rate.path)
+            choose_attention(device, self_attention_problem(heads, tokens, head_dim, dtype), {0, 0},
+                             rate.path)
                 .block();
         const double block = 4.0 * tile.q * tile.k * head_dim * heads;  // FLOP, all heads
         const auto blocks = [&](const Pattern& pattern) {

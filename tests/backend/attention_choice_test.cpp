@@ -34,16 +34,7 @@ vk::DeviceInfo cpu() {
 
 AttentionProblem problem(uint32_t heads, uint32_t tokens, uint32_t head_dim,
                          DType dtype = DType::f16) {
-    return {.batch = 1,
-            .heads = heads,
-            .kv_heads = heads,
-            .q_len = tokens,
-            .kv_len = tokens,
-            .extra_len = 0,
-            .head_dim = head_dim,
-            .v_dim = head_dim,
-            .dtype = dtype,
-            .flags = 0};
+    return self_attention_problem(heads, tokens, head_dim, dtype);
 }
 
 const std::vector<vk::MatrixShape> kUsual = {{16, 8, 16}, {16, 16, 16}};

@@ -68,16 +68,7 @@ vk::DeviceInfo gpu() {
 }
 
 AttentionProblem problem(uint32_t tokens, uint32_t head_dim, uint32_t heads = 24) {
-    return {.batch = 1,
-            .heads = heads,
-            .kv_heads = heads,
-            .q_len = tokens,
-            .kv_len = tokens,
-            .extra_len = 0,
-            .head_dim = head_dim,
-            .v_dim = head_dim,
-            .dtype = DType::f16,
-            .flags = 0};
+    return self_attention_problem(heads, tokens, head_dim, DType::f16);
 }
 
 /// The fastest path built that has tiles to choose from.
