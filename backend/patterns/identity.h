@@ -16,7 +16,7 @@ struct IdentityOptions {
 };
 
 /// The identity map on the image part of joint attention over image and text, the perturbed branch
-/// of PAG for such models (github.com/cvlab-kaist/Perturbed-Attention-Guidance): an image query
+/// of PAG for such models (arXiv 2403.17377): an image query
 /// sees itself and all text, text sees everything. Without text o = v.
 class Identity {
   public:
