@@ -19,6 +19,7 @@ struct Options {
     Names what, shapes, patterns, paths, tiles, merge;
     std::string json, markdown, plot, device, precision = "auto";
     double seconds = 0.5;
+    bool profile = false;
 };
 
 void save(const Options& o, const bench::Json& document, const bench::Json& merged) {
@@ -79,7 +80,8 @@ void measure(const Options& o) {
                    .dtype = half ? DType::f16 : DType::f32,
                    .seconds = o.seconds,
                    .paths = o.paths.empty() ? Names{"automatic"} : o.paths,
-                   .tiles = o.tiles};
+                   .tiles = o.tiles,
+                   .profile = o.profile};
     device.trim();
     fmt::print("{}, {}\n", device.info().name, device.info().driver);
     if (run.peaks.matrix > 0)
@@ -134,6 +136,7 @@ void add_bench(CLI::App& app) {
             "Tiles of gemm and conv on matrix units, each timed: as in FOVEA_GEMM_TILE, or "
             "all (default: the one that the shape would get)")
         ->delimiter(',');
+    command->add_flag("--profile", o->profile, "Print the time by op of each row's last run");
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))
         ->capture_default_str();

@@ -48,6 +48,7 @@ struct Run {
     double seconds;                  ///< of repeats a row
     std::vector<std::string> paths;  ///< names, "automatic" or "all"
     std::vector<std::string> tiles;  ///< of products on matrix units, or "all"; none: the chosen
+    bool profile;                    ///< prints the time by op of each row's last run
     std::vector<Row> rows;
     Json masks = Json::object();  ///< block masks by pattern and shape, for peers
 

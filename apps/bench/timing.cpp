@@ -1,13 +1,17 @@
 #include "apps/bench/timing.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <ctime>
 #include <limits>
+#include <span>
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/vk/profile.h"
 
 namespace fovea::apps::bench {
 
@@ -44,13 +48,13 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
     do sweep();
     while (elapsed() < warm_up);
     const std::clock_t processor = std::clock();
-    size_t seen = stream.profile_events().size();
+    size_t seen = stream.profile_events().size(), each = 0;
     std::vector<double> times, attention_times;
     do {
         sweep();
         const auto& events = stream.profile_events();
         const auto sets = static_cast<size_t>(row.input_sets);
-        const size_t each = (events.size() - seen) / sets;
+        each = (events.size() - seen) / sets;
         require(each > 0 && (events.size() - seen) % sets == 0,
                 "[bench] {} dispatches of {} runs of {}", events.size() - seen, sets, row.op);
         for (; seen < events.size(); seen += each) {
@@ -63,6 +67,8 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
         }
     } while ((elapsed() < warm_up + run.seconds || times.size() < kLeast) && times.size() < kMost &&
              !interrupted());
+    if (run.profile)
+        fmt::print(stderr, "{}", vk::profile_table(std::span(stream.profile_events()).last(each)));
     const double used = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
     std::sort(times.begin(), times.end());
     std::sort(attention_times.begin(), attention_times.end());
