@@ -92,8 +92,10 @@ nlohmann::json model_config(const Weights& weights, const std::string& type) {
     return config;
 }
 
-Tensor linear(vk::Stream& stream, const Tensor& x, const Linear& layer, Activation activation) {
-    return gemm(stream, x, layer.weight, {.bias = layer.bias, .activation = activation});
+Tensor linear(vk::Stream& stream, const Tensor& x, const Linear& layer, Activation activation,
+              Activation x_activation) {
+    return gemm(stream, x, layer.weight,
+                {.bias = layer.bias, .activation = activation, .x_activation = x_activation});
 }
 
 Tensor linear_residual(vk::Stream& stream, const Tensor& x, const Linear& layer,

@@ -66,8 +66,9 @@ Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const
 /// its "type" is another.
 nlohmann::json model_config(const Weights& weights, const std::string& type);
 
+/// activation(x_activation(x) weight + bias)
 Tensor linear(vk::Stream& stream, const Tensor& x, const Linear& layer,
-              Activation activation = Activation::none);
+              Activation activation = Activation::none, Activation x_activation = Activation::none);
 /// residual + gate · (x weight + bias); gate (batch, out) may be absent
 Tensor linear_residual(vk::Stream& stream, const Tensor& x, const Linear& layer,
                        const Tensor& residual, const Tensor& gate = {});

@@ -61,7 +61,7 @@ RopeOptions positions_of(const ModelShape& s, const Tensor& norm_weight = {}) {
 
 /// condition (1, width) → (parts, 1, width)
 Tensor modulation(vk::Stream& stream, const Tensor& condition, const Linear& layer, int64_t parts) {
-    return linear(stream, activate(stream, condition, Activation::silu), layer)
+    return linear(stream, condition, layer, Activation::none, Activation::silu)
         .reshape({parts, 1, condition.dim(-1)});
 }
 

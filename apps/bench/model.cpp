@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <limits>
+#include <optional>
 
 #include "apps/app.h"
 #include "apps/bench/blocks.h"
@@ -180,7 +181,9 @@ void measure_and_add(Run& run, const ModelShape& shape, const std::string& spec,
 void bench_model(Run& run, const std::vector<ModelShape>& shapes,
                  const std::vector<std::string>& patterns) {
     for (const AttentionPath path : run.attention_paths()) {
-        const ForcedPath forced(path);
+        // Unforced, products choose for themselves.
+        std::optional<ForcedPath> forced;
+        if (path != choose_path(run.device.info(), run.dtype)) forced.emplace(path);
         for (const ModelShape& shape : shapes) {
             // Every sparse time stands beside the dense one.
             measure_and_add(run, shape, "dense", path);

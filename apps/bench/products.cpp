@@ -80,9 +80,10 @@ std::vector<std::string> tiles_of(const Run& run) {
 }
 
 /// A row for each path asked for; one that does not apply to this product is skipped with its
-/// reason, and what several names come down to runs once. `make` takes the path.
-template <typename Make>
-void each_path(Run& run, const Row& row, int64_t k, const Make& make) {
+/// reason, and what several names come down to runs once. `choose` makes of a name the path, which
+/// `make` takes.
+template <typename Choose, typename Make>
+void each_path(Run& run, const Row& row, const Choose& choose, const Make& make) {
     std::vector<AttentionPath> wanted, done;
     for (const std::string& name : run.paths)
         if (name != "all")
@@ -91,7 +92,7 @@ void each_path(Run& run, const Row& row, int64_t k, const Make& make) {
             for (const auto& [path, support] : attention_paths(run.device.info(), run.dtype))
                 wanted.push_back(path);
     for (const AttentionPath name : wanted) try {
-            const AttentionPath path = product_path(run.device.info(), run.dtype, k, name);
+            const AttentionPath path = choose(name);
             if (std::find(done.begin(), done.end(), path) != done.end()) continue;
             done.push_back(path);
             Row of_path = row;
@@ -180,12 +181,16 @@ Case conv_case(const ConvShape& s, AttentionPath path) {
 
 void bench_gemm(Run& run, const std::vector<GemmShape>& shapes) {
     for (const GemmShape& s : shapes)
-        each_path(run,
-                  {.op = "gemm",
-                   .set = s.set,
-                   .shape = fmt::format("{}x{}x{}", s.m, s.k, s.n),
-                   .flops = 2.0 * s.m * s.n * s.k},
-                  s.k, [&](AttentionPath path) { return gemm_case(s, path); });
+        each_path(
+            run,
+            {.op = "gemm",
+             .set = s.set,
+             .shape = fmt::format("{}x{}x{}", s.m, s.k, s.n),
+             .flops = 2.0 * s.m * s.n * s.k},
+            [&](AttentionPath path) {
+                return gemm_path(run.device.info(), run.dtype, s.m, s.n, s.k, path);
+            },
+            [&](AttentionPath path) { return gemm_case(s, path); });
 }
 
 void bench_conv(Run& run, const std::vector<ConvShape>& shapes) {
@@ -196,7 +201,10 @@ void bench_conv(Run& run, const std::vector<ConvShape>& shapes) {
         each_path(
             run,
             {.op = "conv", .set = s.set, .shape = shape, .flops = 18.0 * out * out * s.ci * s.co},
-            s.ci, [&](AttentionPath path) { return conv_case(s, path); });
+            [&](AttentionPath path) {
+                return product_path(run.device.info(), run.dtype, s.ci, path);
+            },
+            [&](AttentionPath path) { return conv_case(s, path); });
     }
 }
 

@@ -19,6 +19,9 @@ const char* name_of(AttentionPath path);
 /// Throws Error that lists the names.
 AttentionPath parse_path(const std::string& name);
 
+/// `option`, or where that is automatic the path of FOVEA_PATH.
+AttentionPath wanted_path(AttentionPath option);
+
 /// What is absent costs nothing. Logits become
 ///   scale · q·k · multipliers[label of query, label of key] + bias + relative bias + ln weight
 /// for keys of k; extra keys keep scale · q·k.

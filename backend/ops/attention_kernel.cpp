@@ -204,6 +204,11 @@ AttentionPath parse_path(const std::string& name) {
     fail("[attention] a path is automatic, scalar, khr or nv2, found \"{}\"", name);
 }
 
+AttentionPath wanted_path(AttentionPath option) {
+    const char* text = std::getenv("FOVEA_PATH");
+    return option == AttentionPath::automatic && text && *text ? parse_path(text) : option;
+}
+
 vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
     switch (path) {
         case AttentionPath::scalar:
@@ -227,8 +232,7 @@ vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dty
 }
 
 AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype, AttentionPath wanted) {
-    const char* text = std::getenv("FOVEA_PATH");
-    if (wanted == AttentionPath::automatic && text && *text) wanted = parse_path(text);
+    wanted = wanted_path(wanted);
     for (const AttentionPath path : kFastestFirst) {
         if (wanted != AttentionPath::automatic && wanted != path) continue;
         const vk::Support support = supports(path, device, dtype);

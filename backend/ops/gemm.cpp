@@ -2,12 +2,22 @@
 
 #include "backend/error.h"
 #include "backend/ops/dispatch.h"
+#include "backend/ops/elementwise.h"
 #include "backend/ops/matrix_tile.h"
+#include "backend/ops/thin.h"
 #include "backend/ops/tile.h"
 #include "shaders.h"
 #include "shaders/gemm/gemm_params.h"
 
 namespace fovea {
+
+AttentionPath gemm_path(const vk::DeviceInfo& device, DType dtype, int64_t m, int64_t n, int64_t k,
+                        AttentionPath wanted) {
+    const bool open = wanted_path(wanted) == AttentionPath::automatic;
+    return open && takes_thin(device, dtype, m, n, k) ? AttentionPath::scalar
+                                                      : product_path(device, dtype, k, wanted);
+}
+
 Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOptions& options) {
     require(x && w, "[gemm] expected x and w, found an absent tensor");
     require(x.dtype() == DType::f32 || x.dtype() == DType::f16,
@@ -29,12 +39,19 @@ Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOpti
 
     vk::Device& device = stream.device();
     const Tensor y = empty(device, y_shape, x.dtype());
-    if (product_path(device.info(), x.dtype(), k, options.path) != AttentionPath::scalar) {
+    const AttentionPath path = gemm_path(device.info(), x.dtype(), m, n, k, options.path);
+    if (path == AttentionPath::scalar && takes_thin(device.info(), x.dtype(), m, n, k)) {
+        dispatch_thin(stream, x, w, y, options);
+        return y;
+    }
+    const Tensor in =
+        options.x_activation == Activation::none ? x : activate(stream, x, options.x_activation);
+    if (path != AttentionPath::scalar) {
         dispatch_matrix_product(stream, {.op = "gemm",
                                          .m = m,
                                          .n = n,
                                          .k = k,
-                                         .x = x,
+                                         .x = in,
                                          .w = w,
                                          .y = y,
                                          .bias = options.bias,
@@ -59,7 +76,7 @@ Tensor gemm(vk::Stream& stream, const Tensor& x, const Tensor& w, const GemmOpti
                             .k = static_cast<uint32_t>(k),
                             .gate_rows = static_cast<uint32_t>(m / batch)};
     stream.dispatch(program,
-                    {read(x), read(w), write(y), read(options.bias), read(options.residual),
+                    {read(in), read(w), write(y), read(options.bias), read(options.residual),
                      read(options.gate)},
                     params, tile.groups(device.info(), m, n), "gemm");
     return y;

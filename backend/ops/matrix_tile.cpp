@@ -246,8 +246,7 @@ TileCandidates matrix_tile_candidates(const vk::DeviceInfo& device, int64_t m, i
 AttentionPath product_path(const vk::DeviceInfo& device, DType dtype, int64_t k,
                            AttentionPath wanted) {
     const bool by_option = wanted != AttentionPath::automatic;
-    const char* text = std::getenv("FOVEA_PATH");
-    if (!by_option && text && *text) wanted = parse_path(text);
+    wanted = wanted_path(wanted);
     if (wanted == AttentionPath::scalar) return wanted;
     std::string why;
     if (dtype != DType::f16)

@@ -13,8 +13,9 @@ int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// FOVEA_GEMM_LOADS forces "gpu" or "software"; both run on every device.
-bool use_software(const vk::DeviceInfo& info) {
+}  // namespace
+
+bool uses_software_loads(const vk::DeviceInfo& info) {
     const char* forced = std::getenv("FOVEA_GEMM_LOADS");
     if (!forced) return info.type == vk::DeviceType::cpu;
     const std::string_view loads = forced;
@@ -22,8 +23,6 @@ bool use_software(const vk::DeviceInfo& info) {
             "[gemm] expected FOVEA_GEMM_LOADS gpu or software, found {}", loads);
     return loads == "software";
 }
-
-}  // namespace
 
 std::vector<uint32_t> Tile::constants(const Epilogue& epilogue) const {
     return {/*LANES=*/lanes,
@@ -52,7 +51,7 @@ vk::Groups Tile::groups(const vk::DeviceInfo& info, int64_t m, int64_t n) const 
 
 Tile choose_tile(const vk::DeviceInfo& info, int64_t m, int64_t n, int64_t k) {
     const uint32_t width = n % 4 == 0 ? 4 : 1, step = k % 4 == 0 ? 4 : 1;
-    if (use_software(info))
+    if (uses_software_loads(info))
         return {.lanes = info.limits.subgroup_size,
                 .rows = m > 16  ? 32u
                         : m > 8 ? 16u

@@ -20,8 +20,11 @@ struct Tile {
     vk::Groups groups(const vk::DeviceInfo& info, int64_t m, int64_t n) const;
 };
 
+/// Whether the scalar kernels load as software Vulkan likes it: on CPUs, unless FOVEA_GEMM_LOADS
+/// says gpu or software.
+bool uses_software_loads(const vk::DeviceInfo& info);
+
 /// The tile for m rows, n columns and sums over k (multiples of it for a convolution).
-/// FOVEA_GEMM_LOADS=gpu or software forces the modules.
 Tile choose_tile(const vk::DeviceInfo& info, int64_t m, int64_t n, int64_t k);
 
 }  // namespace fovea

@@ -4,6 +4,7 @@
 
 #include "backend/error.h"
 #include "backend/ops/matrix_tile.h"
+#include "backend/ops/thin.h"
 #include "backend/reference/gemm.h"
 #include "tests/backend/ops_testing.h"
 
@@ -19,6 +20,7 @@ struct Parts {
     Activation activation = Activation::none;
     int64_t batch = 0;  ///< rows of the gate; 0: none
     bool residual = false;
+    Activation x_activation = Activation::none;
     AttentionPath path = AttentionPath::automatic;
 };
 
@@ -33,7 +35,8 @@ void expect_reference(int64_t m, int64_t n, int64_t k, DType dtype, const Parts&
     const auto x = random_values(m * k, 1, dtype), w = random_values(k * n, 2, dtype, scale);
     std::vector<float> bias, gate, residual;
     vk::Stream stream(device());
-    GemmOptions options{.activation = parts.activation, .path = parts.path};
+    GemmOptions options{
+        .activation = parts.activation, .x_activation = parts.x_activation, .path = parts.path};
     if (parts.bias) {
         bias = random_values(n, 3, dtype);
         options.bias = upload(stream, bias, {n}, dtype);
@@ -50,8 +53,11 @@ void expect_reference(int64_t m, int64_t n, int64_t k, DType dtype, const Parts&
     poison(stream, {m, n}, dtype);
     const Tensor y = gemm(stream, tx, tw, options);
     EXPECT_EQ(y.shape(), (Shape{m, n}));
+    auto in = x;
+    for (float& value : in)
+        value = static_cast<float>(reference::activate(value, parts.x_activation));
     EXPECT_TRUE(testing::close(
-        to_host(stream, y), reference::gemm(x, w, m, n, k, bias, parts.activation, gate, residual),
+        to_host(stream, y), reference::gemm(in, w, m, n, k, bias, parts.activation, gate, residual),
         testing::tolerance(dtype)))
         << m << " x " << n << " x " << k << " " << name_of(dtype) << " bias " << parts.bias
         << " activation " << static_cast<int>(parts.activation) << " gate " << parts.batch
@@ -136,6 +142,102 @@ TEST(Gemm, TheOtherLoads) {
         expect_reference(13, 20, 12, dtype, {.bias = true, .residual = true});
         expect_reference(5, 7, 9, dtype);
     }
+}
+
+/// Few rows as on GPUs; every shape that is not thin is one of the kernels above.
+class GemmThin : public ::testing::Test {
+  protected:
+    bool thin(int64_t m, int64_t n, int64_t k, DType dtype) {
+        return takes_thin(device().info(), dtype, m, n, k);
+    }
+    Environment gpu_{"FOVEA_GEMM_LOADS", "gpu"};
+};
+
+// A power of two of rows is a pipeline, and so are an activation of x and a width of groups.
+TEST_F(GemmThin, RowsOfOneToMoreThanAWorkgroups) {
+    for (const int64_t m : {1, 3, 8, 13})
+        for (const DType dtype : {DType::f32, DType::f16}) {
+            if (m > 8 && dtype == DType::f16) continue;
+            EXPECT_TRUE(thin(m, 72, 200, dtype));
+            expect_reference(m, 72, 200, dtype, {.bias = true, .batch = m, .residual = true});
+        }
+    EXPECT_FALSE(thin(33, 72, 200, DType::f32));
+    EXPECT_FALSE(thin(9, 72, 200, DType::f16));
+}
+
+TEST_F(GemmThin, ShapesOfOneVectorToManyGroups) {
+    const int64_t shapes[][2] = {{8, 8}, {24, 1152}, {4104, 72}, {8200, 40}, {40, 4104}};
+    for (const DType dtype : {DType::f32, DType::f16})
+        for (const auto& [n, k] : shapes) {
+            EXPECT_TRUE(thin(1, n, k, dtype));
+            expect_reference(1, n, k, dtype, {.bias = true});
+        }
+}
+
+TEST_F(GemmThin, WhatDoesNotFitVectorsRunsElsewhere) {
+    const int64_t shapes[][2] = {{7, 16}, {20, 12}};
+    for (const DType dtype : {DType::f32, DType::f16})
+        for (const auto& [n, k] : shapes) {
+            EXPECT_FALSE(thin(1, n, k, dtype));
+            expect_reference(1, n, k, dtype, {.residual = true, .x_activation = Activation::silu});
+        }
+    EXPECT_TRUE(thin(1, 12, 16, DType::f32));  // vectors of four
+    EXPECT_FALSE(thin(1, 12, 16, DType::f16));
+}
+
+TEST_F(GemmThin, EveryEpilogue) {
+    for (int mask = 0; mask < 8; ++mask)
+        for (const Activation activation :
+             {Activation::none, Activation::relu, Activation::gelu, Activation::silu})
+            for (const DType dtype : {DType::f32, DType::f16})
+                expect_reference(6, 24, 40, dtype,
+                                 {.bias = (mask & 1) != 0,
+                                  .activation = activation,
+                                  .batch = (mask & 2) != 0 ? 3 : 0,
+                                  .residual = (mask & 4) != 0});
+}
+
+TEST_F(GemmThin, ActivationsOfX) {
+    expect_reference(1, 24, 40, DType::f32, {.bias = true, .x_activation = Activation::silu});
+    expect_reference(1, 24, 40, DType::f16, {.bias = true, .x_activation = Activation::silu});
+    expect_reference(1, 24, 40, DType::f32,
+                     {.activation = Activation::relu, .x_activation = Activation::gelu});
+}
+
+TEST_F(GemmThin, ARowHasTheSameBitsWhateverIsBesideIt) {
+    const int64_t n = 1032, k = 1160;
+    for (const DType dtype : {DType::f32, DType::f16}) {
+        vk::Stream stream(device());
+        const int64_t most = dtype == DType::f16 ? 8 : 32;
+        const Tensor x = upload(stream, random_values(most * k, 1, dtype), {most, k}, dtype);
+        const Tensor w = upload(stream, random_values(k * n, 2, dtype), {k, n}, dtype);
+        const auto all = to_host(stream, gemm(stream, x, w));
+        for (const int64_t m : {1, 2, 5}) {
+            const auto some = to_host(stream, gemm(stream, x.slice(most - m, m), w));
+            EXPECT_TRUE(std::equal(some.rbegin(), some.rend(), all.rbegin())) << m;
+        }
+    }
+}
+
+TEST_F(GemmThin, IsChosenUnlessAPathIsForced) {
+    const Environment emulate("FOVEA_EMULATE_MATRICES", "1");
+    const vk::DeviceInfo& info = device().info();
+    EXPECT_EQ(gemm_path(info, DType::f16, 1, 64, 64), AttentionPath::scalar);
+    EXPECT_EQ(gemm_path(info, DType::f16, 9, 64, 64), product_path(info, DType::f16, 64));
+    for (const auto& [path, support] : attention_paths(info)) {
+        if (!support.ok) continue;
+        EXPECT_EQ(gemm_path(info, DType::f16, 1, 64, 64, path), path);
+        const Environment forced("FOVEA_PATH", name_of(path));
+        EXPECT_EQ(gemm_path(info, DType::f16, 1, 64, 64), path);
+    }
+}
+
+TEST(Gemm, OnCpusFewRowsAreLikeMany) {
+    vk::DeviceInfo info = device().info();
+    info.type = vk::DeviceType::cpu;
+    EXPECT_FALSE(takes_thin(info, DType::f32, 1, 64, 64));
+    info.type = vk::DeviceType::discrete;
+    EXPECT_TRUE(takes_thin(info, DType::f32, 1, 64, 64));
 }
 
 /// On matrix units: the device's own, or emulated ones on software Vulkan.

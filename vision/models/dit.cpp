@@ -150,7 +150,7 @@ Tensor Dit::forward(vk::Stream& stream, const Tensor& z, float t, const Context&
     const int64_t width = config_.width;
 
     const Tensor c = add(stream, context.pooled, time_embedding(stream, t).reshape({width}));
-    const Tensor m = linear(stream, activate(stream, c, Activation::silu), modulation_);
+    const Tensor m = linear(stream, c, modulation_, Activation::none, Activation::silu);
     Tensor x = linear(stream, patchify(stream, z, static_cast<int>(config_.patch)), patch_);
     for (size_t i = 0; i < blocks_.size(); ++i) {
         const Tensor modulation =
