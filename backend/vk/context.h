@@ -5,16 +5,20 @@
 // volk first: it defines VK_NO_PROTOTYPES for everything after it.
 #include <vk_mem_alloc.h>
 
+#include <algorithm>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "backend/error.h"
 #include "backend/vk/device.h"
+#include "backend/vk/workers.h"
 
 namespace fovea::vk {
 
@@ -54,16 +58,48 @@ struct Buffer::Handle {
     uint64_t last_batch = 0;  ///< the last one that uses it; stays when it goes to the pool
 };
 
-/// A compute pipeline with its layout.
+/// A compute pipeline with its layout. The layout is there at once; a thread of the device's makes
+/// the pipeline, for which nobody waits before a batch that uses it goes to the queue.
 class Program {
   public:
+    enum class State : uint32_t { compiling, ready, failed };
+
     std::string name;
     VkDescriptorSetLayout set_layout = VK_NULL_HANDLE;
     VkPipelineLayout layout = VK_NULL_HANDLE;
-    VkPipeline pipeline = VK_NULL_HANDLE;
     uint32_t bindings = 0;
+    VkPipeline pipeline = VK_NULL_HANDLE;  ///< once ready
+    std::string error;                     ///< once failed
+
+    State state() const { return state_.load(std::memory_order_acquire); }
+    State wait() const {
+        state_.wait(State::compiling, std::memory_order_acquire);
+        return state();
+    }
+    /// By the compiling thread, after it has written what the state speaks of.
+    void finish(State state) {
+        state_.store(state, std::memory_order_release);
+        state_.notify_all();
+    }
+
+  private:
+    std::atomic<State> state_ = State::compiling;
 };
 
+/// By name and specialisation constants; looked up without a copy of them.
+struct ProgramOrder {
+    using is_transparent = void;
+    template <typename A, typename B>
+    bool operator()(const A& a, const B& b) const {
+        const int names = std::string_view(a.first).compare(std::string_view(b.first));
+        return names != 0 ? names < 0
+                          : std::lexicographical_compare(a.second.begin(), a.second.end(),
+                                                         b.second.begin(), b.second.end());
+    }
+};
+
+/// Drivers compile otherwise, or again, to have statistics: only for who reads them.
+bool wants_statistics(const PhysicalDevice& physical);
 /// Logs what the driver says of a pipeline (registers, spills; what it is depends on the driver).
 void log_statistics(const Device::Impl& device, const Program& program,
                     const std::vector<uint32_t>& constants);
@@ -79,7 +115,7 @@ struct Device::Impl {
     VkQueue queue = VK_NULL_HANDLE;
     VmaAllocator allocator = nullptr;
     VkPipelineCache pipeline_cache = VK_NULL_HANDLE;
-    std::map<std::pair<std::string, std::vector<uint32_t>>, Program> programs;
+    std::map<std::pair<std::string, std::vector<uint32_t>>, Program, ProgramOrder> programs;
     std::map<uint64_t, std::vector<std::unique_ptr<Buffer::Handle>>> pool;  ///< free, by size
     std::shared_ptr<Buffer> dummy;  ///< stands in for absent optional bindings
     uint64_t allocated = 0;
@@ -87,11 +123,16 @@ struct Device::Impl {
     uint32_t open_batches =
         0;  ///< recorded or in flight; while > 0 nothing of the pool may be destroyed
     uint64_t last_batch = 0;  ///< number of the last one begun by any stream
-    /// Of each batch that is recorded and not submitted: submits it. Batches that share a buffer
-    /// run in the order recorded, whichever their streams: the earlier is submitted before the
-    /// later uses the buffer.
-    std::map<uint64_t, std::function<void()>> recording;
+    struct Recorded {
+        const void* stream;
+        std::function<void()> submit;
+    };
+    /// Batches that are not in the queue yet, by number. Those that share a buffer run in the order
+    /// recorded, whichever their streams: the earlier is submitted before the later uses the
+    /// buffer.
+    std::map<uint64_t, Recorded> recorded;
     size_t cache_bytes_loaded = 0;
+    Workers workers;  ///< last: they use what stands above
 
     ~Impl();
     std::unique_ptr<Buffer::Handle> create_buffer(uint64_t bytes, Memory memory,

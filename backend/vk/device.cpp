@@ -4,7 +4,6 @@
 #include <array>
 #include <cctype>
 #include <cstdlib>
-#include <fstream>
 
 #include "backend/log.h"
 #include "backend/vk/context.h"
@@ -55,11 +54,6 @@ PhysicalDevice choose(const Instance& instance, std::string_view wanted) {
     for (auto& device : devices)
         if (device.info.usable.ok) return std::move(device);
     fail("[device] no device can be used: {}", describe_all(devices));
-}
-
-/// Drivers compile otherwise, or again, to have them: only for who reads them.
-bool wants_statistics(const PhysicalDevice& physical) {
-    return physical.pipeline_statistics && log::level() <= log::Level::debug;
 }
 
 VkDevice create_device(const PhysicalDevice& physical) {
@@ -128,33 +122,7 @@ std::string mebibytes(uint64_t bytes) {
     return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
 }
 
-std::vector<uint32_t> shader_words(const Shader& shader) {
-    const char* folder = std::getenv("FOVEA_SHADER_DIR");
-    if (!folder) return {shader.code.begin(), shader.code.end()};
-    const std::string path = fmt::format("{}/{}.spv", folder, shader.name);
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    require(file.good(), "[shader] FOVEA_SHADER_DIR is set, but {} cannot be read", path);
-    std::vector<uint32_t> words(static_cast<size_t>(file.tellg()) / 4);
-    file.seekg(0);
-    file.read(reinterpret_cast<char*>(words.data()),
-              static_cast<std::streamsize>(words.size() * 4));
-    return words;
-}
-
 }  // namespace
-
-uint32_t count_bindings(std::span<const uint32_t> spirv) {
-    constexpr uint32_t kOpDecorate = 71, kDecorationBinding = 33, kHeaderWords = 5;
-    uint32_t count = 0;
-    for (size_t i = kHeaderWords; i < spirv.size();) {
-        const uint32_t words = spirv[i] >> 16;
-        if ((spirv[i] & 0xffff) == kOpDecorate && words == 4 && spirv[i + 2] == kDecorationBinding)
-            count = std::max(count, spirv[i + 3] + 1);
-        if (words == 0) break;
-        i += words;
-    }
-    return count;
-}
 
 Buffer::Buffer(std::unique_ptr<Handle> handle) : handle_(std::move(handle)) {}
 
@@ -212,6 +180,7 @@ Device::Device(std::string_view choice) : impl_(std::make_shared<Impl>()) {
 Device::~Device() = default;
 
 Device::Impl::~Impl() {
+    workers.stop();  // they make pipelines
     if (device) fn.vkDeviceWaitIdle(device);
     if (dummy) destroy(dummy->handle());
     for (auto& [size, handles] : pool)
@@ -228,7 +197,7 @@ Device::Impl::~Impl() {
         }
         fn.vkDestroyPipelineCache(device, pipeline_cache, nullptr);
     }
-    for (auto& [key, program] : programs) {
+    for (const auto& [key, program] : programs) {
         fn.vkDestroyPipeline(device, program.pipeline, nullptr);
         fn.vkDestroyPipelineLayout(device, program.layout, nullptr);
         fn.vkDestroyDescriptorSetLayout(device, program.set_layout, nullptr);
@@ -309,83 +278,6 @@ std::shared_ptr<Buffer> Device::allocate(uint64_t bytes, Memory memory, std::str
     }
     handle->device = impl_;
     return std::make_shared<Buffer>(std::move(handle));
-}
-
-const Program& Device::program(const Shader& shader, const std::vector<uint32_t>& constants,
-                               bool full_subgroups) {
-    Impl& d = *impl_;
-    const auto key = std::make_pair(std::string(shader.name), constants);
-    if (const auto found = d.programs.find(key); found != d.programs.end()) return found->second;
-
-    const auto words = shader_words(shader);
-    Program program;
-    program.name = shader.name;
-    program.bindings = count_bindings(words);
-    std::vector<VkDescriptorSetLayoutBinding> bindings;
-    for (uint32_t i = 0; i < program.bindings; ++i)
-        bindings.push_back({.binding = i,
-                            .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
-                            .descriptorCount = 1,
-                            .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
-                            .pImmutableSamplers = nullptr});
-    const VkDescriptorSetLayoutCreateInfo set_info{
-        .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_SET_LAYOUT_CREATE_INFO,
-        .bindingCount = program.bindings,
-        .pBindings = bindings.data()};
-    check(d.fn.vkCreateDescriptorSetLayout(d.device, &set_info, nullptr, &program.set_layout),
-          "vkCreateDescriptorSetLayout");
-    const VkPushConstantRange push{
-        .stageFlags = VK_SHADER_STAGE_COMPUTE_BIT, .offset = 0, .size = 128};
-    const VkPipelineLayoutCreateInfo layout_info{
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
-        .setLayoutCount = 1,
-        .pSetLayouts = &program.set_layout,
-        .pushConstantRangeCount = 1,
-        .pPushConstantRanges = &push};
-    check(d.fn.vkCreatePipelineLayout(d.device, &layout_info, nullptr, &program.layout),
-          "vkCreatePipelineLayout");
-
-    const VkShaderModuleCreateInfo module_info{.sType = VK_STRUCTURE_TYPE_SHADER_MODULE_CREATE_INFO,
-                                               .codeSize = words.size() * sizeof(uint32_t),
-                                               .pCode = words.data()};
-    VkShaderModule module = VK_NULL_HANDLE;
-    check(d.fn.vkCreateShaderModule(d.device, &module_info, nullptr, &module),
-          "vkCreateShaderModule");
-    std::vector<VkSpecializationMapEntry> entries;
-    for (uint32_t i = 0; i < constants.size(); ++i)
-        entries.push_back({.constantID = i, .offset = i * 4, .size = 4});
-    const VkSpecializationInfo specialization{
-        .mapEntryCount = static_cast<uint32_t>(entries.size()),
-        .pMapEntries = entries.data(),
-        .dataSize = constants.size() * 4,
-        .pData = constants.data()};
-    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroup_size{
-        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
-        .requiredSubgroupSize = d.physical.info.limits.subgroup_size};
-    const bool required = full_subgroups && d.physical.sets_subgroup_size;
-    VkPipelineShaderStageCreateFlags flags = 0;
-    if (full_subgroups) flags |= VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT;
-    const VkPipelineCreateFlags capture =
-        wants_statistics(d.physical) ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0;
-    const VkComputePipelineCreateInfo create{
-        .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
-        .flags = capture,
-        .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
-                  .pNext = required ? &subgroup_size : nullptr,
-                  .flags = flags,
-                  .stage = VK_SHADER_STAGE_COMPUTE_BIT,
-                  .module = module,
-                  .pName = "main",
-                  .pSpecializationInfo = &specialization},
-        .layout = program.layout,
-        .basePipelineHandle = VK_NULL_HANDLE,
-        .basePipelineIndex = -1};
-    const VkResult result = d.fn.vkCreateComputePipelines(d.device, d.pipeline_cache, 1, &create,
-                                                          nullptr, &program.pipeline);
-    d.fn.vkDestroyShaderModule(d.device, module, nullptr);
-    check(result, shader.name);
-    if (capture) log_statistics(d, program, constants);
-    return d.programs.emplace(key, std::move(program)).first->second;
 }
 
 const DeviceInfo& Device::info() const {

@@ -24,6 +24,10 @@ std::string text_of(const VkPipelineExecutableStatisticKHR& statistic) {
 
 }  // namespace
 
+bool wants_statistics(const PhysicalDevice& physical) {
+    return physical.pipeline_statistics && log::level() <= log::Level::debug;
+}
+
 void log_statistics(const Device::Impl& d, const Program& program,
                     const std::vector<uint32_t>& constants) {
     const VkPipelineInfoKHR pipeline{.sType = VK_STRUCTURE_TYPE_PIPELINE_INFO_KHR,

@@ -1,14 +1,18 @@
 #include "backend/vk/stream.h"
 
 #include <algorithm>
+#include <array>
 #include <deque>
 
+#include "backend/log.h"
+#include "backend/vk/commands.h"
 #include "backend/vk/context.h"
 
 namespace fovea::vk {
 namespace {
 
 constexpr uint32_t kSetsPerPool = 256;
+constexpr uint32_t kMostBindings = 16;
 constexpr uint32_t kQueries = 8192;  // two a dispatch
 
 struct Range {
@@ -28,7 +32,7 @@ bool any_overlap(const std::vector<Range>& ranges, const Range& range) {
 
 struct Stream::Impl {
     struct Batch {
-        VkCommandBuffer commands = VK_NULL_HANDLE;
+        Commands commands;
         uint64_t number = 0;  ///< among all streams' of the device
         uint64_t value = 0;   ///< timeline value when done
         std::vector<VkDescriptorPool> pools;
@@ -57,18 +61,18 @@ struct Stream::Impl {
         if (current) return *current;
         current = std::make_unique<Batch>();
         current->number = ++d.last_batch;
-        d.recording[current->number] = [this] { submit(); };
+        d.recorded[current->number] = {this, [this] { submit_all(); }};
         ++d.open_batches;
         const VkCommandBufferAllocateInfo allocate{
             .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
             .commandPool = command_pool,
             .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
             .commandBufferCount = 1};
-        check(d.fn.vkAllocateCommandBuffers(d.device, &allocate, &current->commands),
+        check(d.fn.vkAllocateCommandBuffers(d.device, &allocate, &current->commands.buffer),
               "vkAllocateCommandBuffers");
         const VkCommandBufferBeginInfo begin{.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
                                              .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
-        check(d.fn.vkBeginCommandBuffer(current->commands, &begin), "vkBeginCommandBuffer");
+        check(d.fn.vkBeginCommandBuffer(current->commands.buffer, &begin), "vkBeginCommandBuffer");
         if (profiling) {
             const VkQueryPoolCreateInfo query_info{
                 .sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
@@ -76,14 +80,14 @@ struct Stream::Impl {
                 .queryCount = kQueries};
             check(d.fn.vkCreateQueryPool(d.device, &query_info, nullptr, &current->queries),
                   "vkCreateQueryPool");
-            d.fn.vkCmdResetQueryPool(current->commands, current->queries, 0, kQueries);
+            d.fn.vkCmdResetQueryPool(current->commands.buffer, current->queries, 0, kQueries);
         }
         barrier();  // orders this batch after everything submitted before it
         return *current;
     }
 
     void barrier() {
-        const VkMemoryBarrier2 memory{
+        put_barrier({
             .sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
             .srcStageMask =
                 VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_TRANSFER_BIT,
@@ -91,13 +95,43 @@ struct Stream::Impl {
             .dstStageMask =
                 VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT | VK_PIPELINE_STAGE_2_TRANSFER_BIT,
             .dstAccessMask = VK_ACCESS_2_SHADER_READ_BIT | VK_ACCESS_2_SHADER_WRITE_BIT |
-                             VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT};
-        const VkDependencyInfo dependency{.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
-                                          .memoryBarrierCount = 1,
-                                          .pMemoryBarriers = &memory};
-        d.fn.vkCmdPipelineBarrier2(current->commands, &dependency);
+                             VK_ACCESS_2_TRANSFER_READ_BIT | VK_ACCESS_2_TRANSFER_WRITE_BIT,
+        });
         reads.clear();
         writes.clear();
+    }
+
+    void put_barrier(const VkMemoryBarrier2& memory) {
+        put(nullptr, {}, [&d = d, memory](VkCommandBuffer commands) {
+            const VkDependencyInfo dependency{.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
+                                              .memoryBarrierCount = 1,
+                                              .pMemoryBarriers = &memory};
+            d.fn.vkCmdPipelineBarrier2(commands, &dependency);
+        });
+    }
+
+    // Behind a batch that waits for its pipelines nothing is written before they are there: they
+    // may fail.
+    template <typename Write>
+    void put(const Program* program, std::string_view label, const Write& write) {
+        current->commands.put(program, label, write, !sealed.empty());
+    }
+
+    // As put(), between two timestamps where there is a profile. A stage mask of everything waits
+    // for the command to end: timed work is serialised.
+    template <typename Write>
+    void put_timed(const Program* program, std::string_view label, const Write& write) {
+        if (!current->queries) return put(program, label, write);
+        const auto query = static_cast<uint32_t>(current->labels.size() * 2);
+        current->labels.emplace_back(label);
+        put(program, label,
+            [&d = d, queries = current->queries, query, write](VkCommandBuffer commands) {
+                const auto stage = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT;
+                d.fn.vkCmdWriteTimestamp2(commands, stage, queries, query);
+                write(commands);
+                d.fn.vkCmdWriteTimestamp2(commands, stage, queries, query + 1);
+            });
+        if (query + 4 > kQueries) submit();
     }
 
     // What another stream has recorded of these buffers comes first. A pooled buffer keeps the mark
@@ -107,8 +141,9 @@ struct Stream::Impl {
         for (const Access& access : accesses) {
             if (!access.buffer) continue;
             uint64_t& last = access.buffer->handle().last_batch;
-            const auto other = last == own ? d.recording.end() : d.recording.find(last);
-            if (other != d.recording.end()) std::function(other->second)();  // which erases it
+            const auto other = last == own ? d.recorded.end() : d.recorded.find(last);
+            if (other != d.recorded.end() && other->second.stream != this)
+                std::function(other->second.submit)();  // which erases it
             last = own;
         }
     }
@@ -138,7 +173,8 @@ struct Stream::Impl {
 
     VkDescriptorSet descriptor_set(Batch& batch, const Program& program) {
         if (batch.sets_left == 0) {
-            const VkDescriptorPoolSize size{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER, kSetsPerPool * 16};
+            const VkDescriptorPoolSize size{VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
+                                            kSetsPerPool * kMostBindings};
             const VkDescriptorPoolCreateInfo info{
                 .sType = VK_STRUCTURE_TYPE_DESCRIPTOR_POOL_CREATE_INFO,
                 .maxSets = kSetsPerPool,
@@ -161,56 +197,66 @@ struct Stream::Impl {
         return set;
     }
 
-    void begin_timing(Batch& batch, std::string_view label) {
-        if (!batch.queries) return;
-        const auto query = static_cast<uint32_t>(batch.labels.size() * 2);
-        batch.labels.emplace_back(label);
-        d.fn.vkCmdWriteTimestamp2(batch.commands, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
-                                  batch.queries, query);
-    }
-
-    // Serialises timed work: a stage mask of everything waits for the dispatch to end.
-    void end_timing(Batch& batch) {
-        if (!batch.queries) return;
-        const auto query = static_cast<uint32_t>(batch.labels.size() * 2 - 1);
-        d.fn.vkCmdWriteTimestamp2(batch.commands, VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
-                                  batch.queries, query);
-        if (query + 2 >= kQueries) submit();
-    }
-
-    void submit() {
+    // Ends the batch; it goes to the queue when its pipelines are there.
+    void seal() {
         if (!current) return;
-        d.recording.erase(current->number);
-        const VkMemoryBarrier2 to_host{.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
-                                       .srcStageMask = VK_PIPELINE_STAGE_2_TRANSFER_BIT,
-                                       .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
-                                       .dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT,
-                                       .dstAccessMask = VK_ACCESS_2_HOST_READ_BIT};
-        const VkDependencyInfo dependency{.sType = VK_STRUCTURE_TYPE_DEPENDENCY_INFO,
-                                          .memoryBarrierCount = 1,
-                                          .pMemoryBarriers = &to_host};
-        d.fn.vkCmdPipelineBarrier2(current->commands, &dependency);
-        check(d.fn.vkEndCommandBuffer(current->commands), "vkEndCommandBuffer");
-        current->value = ++last_value;
+        put_barrier({.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
+                     .srcStageMask = VK_PIPELINE_STAGE_2_TRANSFER_BIT,
+                     .srcAccessMask = VK_ACCESS_2_TRANSFER_WRITE_BIT,
+                     .dstStageMask = VK_PIPELINE_STAGE_2_HOST_BIT,
+                     .dstAccessMask = VK_ACCESS_2_HOST_READ_BIT});
+        sealed.push_back(std::move(current));
+    }
+
+    void enqueue(std::unique_ptr<Batch> ended) {
+        Batch& batch = *in_flight.emplace_back(std::move(ended));
+        d.recorded.erase(batch.number);
+        check(d.fn.vkEndCommandBuffer(batch.commands.buffer), "vkEndCommandBuffer");
+        batch.value = ++last_value;
         const VkCommandBufferSubmitInfo commands{
             .sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
-            .commandBuffer = current->commands};
+            .commandBuffer = batch.commands.buffer};
         const VkSemaphoreSubmitInfo signal{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
                                            .semaphore = timeline,
-                                           .value = current->value,
+                                           .value = batch.value,
                                            .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT};
         const VkSubmitInfo2 submit_info{.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2,
                                         .commandBufferInfoCount = 1,
                                         .pCommandBufferInfos = &commands,
                                         .signalSemaphoreInfoCount = 1,
                                         .pSignalSemaphoreInfos = &signal};
-        const VkResult result = d.fn.vkQueueSubmit2(d.queue, 1, &submit_info, VK_NULL_HANDLE);
-        in_flight.push_back(std::move(current));
-        check(result, "vkQueueSubmit2");
+        check(d.fn.vkQueueSubmit2(d.queue, 1, &submit_info, VK_NULL_HANDLE), "vkQueueSubmit2");
+    }
+
+    // In order: those whose pipelines are there, or all. Says what failed, if something did.
+    std::string submit_sealed(bool all) {
+        std::string failure;
+        while (!sealed.empty()) {
+            if (!all && failure.empty() && sealed.front()->commands.waits()) break;
+            auto batch = std::move(sealed.front());
+            sealed.pop_front();
+            batch->commands.write_kept(failure);
+            if (!failure.empty()) batch->labels.clear();  // not all timestamps are written
+            enqueue(std::move(batch));
+        }
         uint64_t reached = 0;
         check(d.fn.vkGetSemaphoreCounterValue(d.device, timeline, &reached),
               "vkGetSemaphoreCounterValue");
         retire(reached);
+        return failure;
+    }
+
+    void submit() {
+        if (!current && sealed.empty()) return;
+        seal();
+        const std::string failure = submit_sealed(false);
+        require(failure.empty(), "{}", failure);
+    }
+
+    void submit_all() {
+        seal();
+        const std::string failure = submit_sealed(true);
+        require(failure.empty(), "{}", failure);
     }
 
     void retire(uint64_t reached) {
@@ -225,7 +271,7 @@ struct Stream::Impl {
     void release(Batch& batch) {
         for (const auto pool : batch.pools) d.fn.vkDestroyDescriptorPool(d.device, pool, nullptr);
         if (batch.queries) d.fn.vkDestroyQueryPool(d.device, batch.queries, nullptr);
-        d.fn.vkFreeCommandBuffers(d.device, command_pool, 1, &batch.commands);
+        d.fn.vkFreeCommandBuffers(d.device, command_pool, 1, &batch.commands.buffer);
         --d.open_batches;
     }
 
@@ -244,13 +290,15 @@ struct Stream::Impl {
     }
 
     void wait() {
-        submit();
+        seal();
+        const std::string failure = submit_sealed(true);
         const VkSemaphoreWaitInfo info{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
                                        .semaphoreCount = 1,
                                        .pSemaphores = &timeline,
                                        .pValues = &last_value};
         check(d.fn.vkWaitSemaphores(d.device, &info, UINT64_MAX), "vkWaitSemaphores");
         retire(last_value);
+        require(failure.empty(), "{}", failure);
     }
 
     Device& owner;
@@ -259,8 +307,8 @@ struct Stream::Impl {
     VkSemaphore timeline = VK_NULL_HANDLE;
     uint64_t last_value = 0;
     std::unique_ptr<Batch> current;
-    std::deque<std::unique_ptr<Batch>> in_flight;
-    std::vector<Range> reads, writes;  ///< since the last barrier
+    std::deque<std::unique_ptr<Batch>> sealed, in_flight;  ///< submitted; in the queue
+    std::vector<Range> reads, writes;                      ///< since the last barrier
     bool profiling = false;
     uint64_t first_tick = 0;
     std::vector<ProfileEvent> events;
@@ -269,16 +317,22 @@ struct Stream::Impl {
 Stream::Stream(Device& device) : impl_(std::make_unique<Impl>(device)) {}
 
 Stream::~Stream() {
-    auto& fn = impl_->d.fn;
-    const auto device = impl_->d.device;
-    fn.vkDeviceWaitIdle(device);
-    if (impl_->current) {
-        impl_->d.recording.erase(impl_->current->number);
-        impl_->release(*impl_->current);
+    Impl& s = *impl_;
+    try {
+        const std::string failure = s.submit_sealed(true);
+        if (!failure.empty()) log::error("{}", failure);
+    } catch (const Error& error) {
+        log::error("{}", error.what());
     }
-    for (auto& batch : impl_->in_flight) impl_->release(*batch);
-    fn.vkDestroySemaphore(device, impl_->timeline, nullptr);
-    fn.vkDestroyCommandPool(device, impl_->command_pool, nullptr);
+    s.d.fn.vkDeviceWaitIdle(s.d.device);
+    if (s.current) s.sealed.push_back(std::move(s.current));
+    for (auto& batch : s.sealed) {
+        s.d.recorded.erase(batch->number);
+        s.release(*batch);
+    }
+    for (auto& batch : s.in_flight) s.release(*batch);
+    s.d.fn.vkDestroySemaphore(s.d.device, s.timeline, nullptr);
+    s.d.fn.vkDestroyCommandPool(s.d.device, s.command_pool, nullptr);
 }
 
 Device& Stream::device() const {
@@ -292,17 +346,21 @@ void Stream::dispatch(const Program& program, std::span<const Access> accesses,
     require(accesses.size() == program.bindings,
             "[{}] shader {} has {} bindings, found {} accesses", label, program.name,
             program.bindings, accesses.size());
+    require(program.bindings <= kMostBindings && params.size() <= 128,
+            "[{}] shader {}: {} bindings and {} bytes of parameters, at most {} and 128 expected",
+            label, program.name, program.bindings, params.size(), kMostBindings);
     require(groups.x <= limits.workgroups[0] && groups.y <= limits.workgroups[1] &&
                 groups.z <= limits.workgroups[2],
             "[{}] {}×{}×{} workgroups, the device allows {}×{}×{}", label, groups.x, groups.y,
             groups.z, limits.workgroups[0], limits.workgroups[1], limits.workgroups[2]);
     if (groups.x == 0 || groups.y == 0 || groups.z == 0) return;
+    if (program.state() == Program::State::failed) fail("{}", no_pipeline(program, label));
 
     auto& batch = s.recording();
     s.order(accesses);
     const VkDescriptorSet set = s.descriptor_set(batch, program);
-    std::vector<VkDescriptorBufferInfo> infos(accesses.size());
-    std::vector<VkWriteDescriptorSet> writes(accesses.size());
+    std::array<VkDescriptorBufferInfo, kMostBindings> infos;
+    std::array<VkWriteDescriptorSet, kMostBindings> writes;
     for (uint32_t i = 0; i < accesses.size(); ++i) {
         const Access& access = accesses[i];
         require(access.bytes <= limits.storage_buffer_range,
@@ -323,17 +381,21 @@ void Stream::dispatch(const Program& program, std::span<const Access> accesses,
                      .descriptorType = VK_DESCRIPTOR_TYPE_STORAGE_BUFFER,
                      .pBufferInfo = &infos[i]};
     }
-    s.d.fn.vkUpdateDescriptorSets(s.d.device, static_cast<uint32_t>(writes.size()), writes.data(),
-                                  0, nullptr);
-    s.d.fn.vkCmdBindPipeline(batch.commands, VK_PIPELINE_BIND_POINT_COMPUTE, program.pipeline);
-    s.d.fn.vkCmdBindDescriptorSets(batch.commands, VK_PIPELINE_BIND_POINT_COMPUTE, program.layout,
-                                   0, 1, &set, 0, nullptr);
-    if (!params.empty())
-        s.d.fn.vkCmdPushConstants(batch.commands, program.layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
-                                  static_cast<uint32_t>(params.size()), params.data());
-    s.begin_timing(batch, label);
-    s.d.fn.vkCmdDispatch(batch.commands, groups.x, groups.y, groups.z);
-    s.end_timing(batch);
+    s.d.fn.vkUpdateDescriptorSets(s.d.device, program.bindings, writes.data(), 0, nullptr);
+    std::array<std::byte, 128> constants;
+    std::copy(params.begin(), params.end(), constants.begin());
+    s.put_timed(
+        &program, label,
+        [&d = s.d, &program, set, constants, bytes = static_cast<uint32_t>(params.size()),
+         groups](VkCommandBuffer commands) {
+            d.fn.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, program.pipeline);
+            d.fn.vkCmdBindDescriptorSets(commands, VK_PIPELINE_BIND_POINT_COMPUTE, program.layout,
+                                         0, 1, &set, 0, nullptr);
+            if (bytes > 0)
+                d.fn.vkCmdPushConstants(commands, program.layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                                        bytes, constants.data());
+            d.fn.vkCmdDispatch(commands, groups.x, groups.y, groups.z);
+        });
 }
 
 void Stream::copy(const Access& source, const Access& destination) {
@@ -341,28 +403,31 @@ void Stream::copy(const Access& source, const Access& destination) {
     require(source.bytes == destination.bytes, "[copy] {} bytes into {}", source.bytes,
             destination.bytes);
     if (source.bytes == 0) return;
-    auto& batch = s.recording();
+    s.recording();
     Access from = source, to = destination;
     from.mode = Access::Mode::read;
     to.mode = Access::Mode::write;
     const Access both[] = {from, to};
     s.order(both);
     const VkBufferCopy region{source.offset, destination.offset, source.bytes};
-    s.begin_timing(batch, "copy");
-    s.d.fn.vkCmdCopyBuffer(batch.commands, source.buffer->handle().buffer,
-                           destination.buffer->handle().buffer, 1, &region);
-    s.end_timing(batch);
+    s.put_timed(nullptr, "copy",
+                [&d = s.d, source = source.buffer->handle().buffer,
+                 target = to.buffer->handle().buffer, region](VkCommandBuffer commands) {
+                    d.fn.vkCmdCopyBuffer(commands, source, target, 1, &region);
+                });
 }
 
 void Stream::fill(const Access& destination, uint32_t value) {
     Impl& s = *impl_;
-    auto& batch = s.recording();
+    s.recording();
     Access to = destination;
     to.mode = Access::Mode::write;
     s.order({&to, 1});
-    s.begin_timing(batch, "fill");
-    s.d.fn.vkCmdFillBuffer(batch.commands, to.buffer->handle().buffer, to.offset, to.bytes, value);
-    s.end_timing(batch);
+    s.put_timed(nullptr, "fill",
+                [&d = s.d, buffer = to.buffer->handle().buffer, offset = to.offset,
+                 bytes = to.bytes, value](VkCommandBuffer commands) {
+                    d.fn.vkCmdFillBuffer(commands, buffer, offset, bytes, value);
+                });
 }
 
 void Stream::upload(const Access& destination, std::span<const std::byte> bytes) {

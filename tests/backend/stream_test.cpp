@@ -4,8 +4,10 @@
 #include <fstream>
 
 #include "backend/error.h"
+#include "backend/vk/context.h"
 #include "backend/vk/profile.h"
-#include "tests/testing.h"
+#include "shaders.h"
+#include "tests/backend/ops_testing.h"
 
 namespace fovea {
 namespace {
@@ -79,6 +81,72 @@ TEST(Stream, ProfileTimesEveryCopy) {
     stream.wait();
     EXPECT_EQ(stream.profile_events().size(), 5001u);
     EXPECT_NE(vk::profile_table(stream.profile_events()).find("copy"), std::string::npos);
+}
+
+/// Every program adds 1 to what the one before wrote; all are asked for at their dispatch.
+TEST(Stream, ProgramsAreMadeWhileOthersAreRecorded) {
+    for (const bool profiled : {false, true}) {
+        vk::Device fresh;  // has made no program yet
+        if (profiled && fresh.info().limits.timestamp_period == 0) continue;
+        vk::Stream stream(fresh), other(fresh);
+        stream.profile(profiled);
+        constexpr int kPrograms = 24;
+        constexpr uint32_t kVectors = 300;  // of four words; no multiple of most workgroups
+        Tensor x = upload(stream, std::vector<int32_t>(4 * kVectors, 100), {4 * kVectors});
+        for (int i = 0; i < kPrograms; ++i) {
+            const auto workgroup = static_cast<uint32_t>(i + 1);
+            const Tensor y = empty(fresh, {4 * kVectors}, DType::i32);
+            stream.dispatch(fresh.program(shader::bandwidth, {workgroup}), {write(y), read(x)},
+                            kVectors, {(kVectors + workgroup - 1) / workgroup}, "add one");
+            x = y;
+            if (i % 10 == 5) stream.submit();
+        }
+        // What is submitted and waits for its pipelines comes before another stream's.
+        const Tensor copied = empty(fresh, {4 * kVectors}, DType::i32);
+        other.copy(read(x), write(copied));
+        std::vector<int32_t> found(4 * kVectors);
+        other.download(read(copied), std::as_writable_bytes(std::span(found)));
+        EXPECT_EQ(found, std::vector<int32_t>(4 * kVectors, 100 + kPrograms));
+        stream.wait();
+        if (profiled) {
+            EXPECT_EQ(stream.profile_events().size(), size_t{1 + kPrograms});
+        }
+    }
+}
+
+/// SPIR-V without a function: the driver has nothing to compile.
+TEST(Stream, APipelineThatCannotBeMadeIsTheErrorOfItsDispatch) {
+    constexpr uint32_t kNothing[] = {0x07230203, 0x00010300, 0, 8, 0};
+    const vk::Shader broken{"broken_shader", kNothing};
+    const testing::Environment no_layers("FOVEA_VALIDATION", "");
+    vk::Device fresh;
+    if (fresh.impl().instance->messenger)
+        GTEST_SKIP() << "the layers, switched on before by another test, refuse the shader first";
+    const auto values = testing::random_values(64, 7);
+    const auto expect_error = [](const auto& action) {
+        try {
+            action();
+            FAIL() << "accepted";
+        } catch (const Error& error) {
+            const std::string text = error.what();
+            EXPECT_NE(text.find("[an op]"), std::string::npos) << text;
+            EXPECT_NE(text.find("broken_shader"), std::string::npos) << text;
+        }
+    };
+    Tensor kept;
+    {
+        vk::Stream stream(fresh);
+        expect_error([&] {
+            kept = upload(stream, values, {64}, DType::f32);
+            stream.dispatch(fresh.program(broken), {}, uint32_t{0}, {1}, "an op");
+            stream.wait();
+        });
+        expect_error(
+            [&] { stream.dispatch(fresh.program(broken), {}, uint32_t{0}, {1}, "an op"); });
+        EXPECT_EQ(to_host(stream, kept), values);
+        EXPECT_NO_THROW(stream.wait());
+    }
+    EXPECT_NO_THROW(fresh.trim()) << "a batch was not released";
 }
 
 TEST(Device, PoolReusesMemory) {
