@@ -84,7 +84,8 @@ class Device {
     std::shared_ptr<Buffer> allocate(uint64_t bytes, Memory memory,
                                      std::string_view what = "tensor");
 
-    /// The pipeline of a module with specialisation constants 0…n−1; made once, then cached.
+    /// The pipeline of a module with specialisation constants 0…n−1; made once, by a thread that
+    /// starts now, then cached.
     /// `full_subgroups`: all of limits.subgroup_size invocations, numbered in order.
     const Program& program(const Shader& shader, const std::vector<uint32_t>& constants = {},
                            bool full_subgroups = false);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <deque>
 
 #include "backend/log.h"
@@ -230,15 +231,23 @@ struct Stream::Impl {
 
     // In order: those whose pipelines are there, or all. Says what failed, if something did.
     std::string submit_sealed(bool all) {
+        using Clock = std::chrono::steady_clock;
         std::string failure;
+        const auto begin = Clock::now();
+        bool waited = false;
         while (!sealed.empty()) {
-            if (!all && failure.empty() && sealed.front()->commands.waits()) break;
+            const bool waits = sealed.front()->commands.waits();
+            if (waits && !all && failure.empty()) break;
+            waited = waited || waits;
             auto batch = std::move(sealed.front());
             sealed.pop_front();
             batch->commands.write_kept(failure);
             if (!failure.empty()) batch->labels.clear();  // not all timestamps are written
             enqueue(std::move(batch));
         }
+        if (waited)
+            log::info("{:.2f} s of waiting for pipelines",
+                      std::chrono::duration<double>(Clock::now() - begin).count());
         uint64_t reached = 0;
         check(d.fn.vkGetSemaphoreCounterValue(d.device, timeline, &reached),
               "vkGetSemaphoreCounterValue");

@@ -25,8 +25,11 @@ struct ProfileEvent {
 };
 
 /// Records dispatches and copies, derives barriers from the declared accesses, submits many at
-/// once. Work runs in the order recorded; of several streams of a device, work on the same buffers
-/// does (what another stream recorded of them is submitted then). One thread for all of them.
+/// once. Recording does not wait for the pipelines of programs, submitted work does: where one
+/// cannot be made, submit(), wait() or a later call throws Error with the label of its first
+/// dispatch; of what was recorded from there on only copies and fills run. Work runs in the order
+/// recorded; of several streams of a device, work on the same buffers does (what another stream
+/// recorded of them is submitted then). One thread for all of them.
 class Stream {
   public:
     explicit Stream(Device& device);
@@ -61,8 +64,10 @@ class Stream {
     /// Fills with a 32-bit pattern; offset and bytes are multiples of 4.
     void fill(const Access& destination, uint32_t value);
 
-    void submit();  ///< starts what is recorded; returns at once
-    void wait();    ///< submits and waits; throws Error on a lost device or a validation message
+    /// Returns at once: what is recorded starts when its pipelines are there, at a later submit()
+    /// or wait() if they are not yet.
+    void submit();
+    void wait();  ///< submits and waits; throws Error on a lost device or a validation message
 
     /// Timing of every dispatch from now on; needs timestamps, else throws Error.
     void profile(bool on);
