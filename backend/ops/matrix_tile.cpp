@@ -52,8 +52,8 @@ uint32_t workgroup_of(const vk::DeviceInfo& device, const MatrixTile& t) {
 uint64_t shared_bytes(const MatrixTile& t, vk::MatrixShape m) {
     const uint64_t x = uint64_t{t.rows} * ((t.depth / 8) | 1);
     const uint64_t w = uint64_t{t.depth} * ((t.columns / 8) | 1);
-    const uint64_t scratch = t.subgroup_rows * t.subgroup_columns * m.m * (m.n + 4);
-    return t.buffers * (x + w) * 16 + scratch * 4;
+    const uint64_t strips = t.subgroup_rows * m.m * (t.columns / 4 + t.subgroup_columns);
+    return std::max(t.buffers * (x + w), strips) * 16;
 }
 
 uint64_t tiles_of(const MatrixTile& t, int64_t m, int64_t n) {
@@ -163,13 +163,6 @@ uint32_t band_of(const MatrixTile& t, int64_t m, int64_t n) {
     const uint64_t high = std::max(square, kEnough / across);
     const uint64_t bands = (down + high - 1) / high;
     return static_cast<uint32_t>((down + bands - 1) / bands);
-}
-
-/// Where all tiles that run at once share a few columns of w, they would all read the same few
-/// bytes of it at the same time, from the same part of the cache: rows of tiles walk in turn.
-uint32_t turn_of(const MatrixTile& t, int64_t m, int64_t n) {
-    constexpr uint64_t kFew = 4;
-    return tiles_of(t, 1, n) < kFew && tiles_of(t, m, 1) >= kEnough ? 1 : 0;
 }
 
 vk::Support path_support(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
@@ -319,7 +312,6 @@ void dispatch_matrix_product(vk::Stream& stream, const MatrixProduct& p) {
     params.splits = splits.count;
     params.split_slabs = splits.slabs;
     params.band = band_of(t, p.m, p.n);
-    params.turn = turn_of(t, p.m, p.n);
     if (const auto& c = p.convolution) {
         params.channels = u32(c->channels);
         params.height = u32(c->height);

@@ -8,20 +8,18 @@ const uint ACTIVATION_RELU = 1;
 const uint ACTIVATION_GELU = 2;
 const uint ACTIVATION_SILU = 3;
 
-float activate(float x, uint activation) {
-    if (activation == ACTIVATION_RELU) return max(x, 0.0);
+// One branch a vector, which all lanes take alike.
+vec4 activate(vec4 x, uint activation) {
+    if (activation == ACTIVATION_RELU) return max(x, vec4(0));
     // tanh(u) = 1 - 2 / (exp(2u) + 1): neither end overflows into NaN.
     if (activation == ACTIVATION_GELU) {
-        const float u = 0.7978845608 * (x + 0.044715 * x * x * x);
+        const vec4 u = 0.7978845608 * (x + 0.044715 * x * x * x);
         return x - x / (exp(2.0 * u) + 1.0);
     }
     if (activation == ACTIVATION_SILU) return x / (1.0 + exp(-x));
     return x;
 }
 
-vec4 activate(vec4 x, uint activation) {
-    return vec4(activate(x.x, activation), activate(x.y, activation), activate(x.z, activation),
-                activate(x.w, activation));
-}
+float activate(float x, uint activation) { return activate(vec4(x), activation).x; }
 
 #endif

@@ -7,6 +7,7 @@
 //   LOAD_B(b, array, at, stride)       likewise
 //   LOAD_B_TRANSPOSED(b, array, …)     the array holds the columns of b
 //   LOAD_C, STORE_C(c, array, at, stride)  rows of fp32 in a shared array of floats
+//   STORE_C_VECTORS(c, array, …)           rows of fp32 in a shared array of uvec4
 //   c = multiply_add(a, b, c);
 //   for (uint i = 0; i < SIZE(c); ++i) ELEMENT(c, i) …    in step with other MatrixC: one layout
 
@@ -30,6 +31,7 @@
 #define LOAD_C LOAD_A
 #define STORE_C(m, array, at, stride) \
     coopMatStore(m, array, at, stride, gl_CooperativeMatrixLayoutRowMajor)
+#define STORE_C_VECTORS STORE_C
 #define multiply_add coopMatMulAdd
 
 #else
@@ -83,6 +85,9 @@ uint halves(float word) { return 2; }
     FOR_ELEMENTS m.e[i] = array[(at) + NUMBER / 16 * (stride) + NUMBER % 16]
 #define STORE_C(m, array, at, stride) \
     FOR_ELEMENTS array[(at) + NUMBER / 16 * (stride) + NUMBER % 16] = m.e[i]
+#define STORE_C_VECTORS(m, array, at, stride)                            \
+    FOR_ELEMENTS array[(at) + NUMBER / 16 * (stride) + NUMBER % 16 / 4][NUMBER % 4] = \
+        floatBitsToUint(m.e[i])
 
 Matrix multiply_add(Matrix a, Matrix b, Matrix c) {
     FOR_ELEMENTS {

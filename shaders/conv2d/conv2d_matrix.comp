@@ -11,8 +11,7 @@
 
 int x_base[X_LOADS];   // where each row's channels lie under the first tap, before x in the padding
 uint inside[X_LOADS];  // which taps are not in the padding, a bit each
-uvec2 tap_start;       // tap and vector of its channels where this part of k starts
-uvec2 tap;             // and where the walk is
+uvec2 tap;             // where the walk is: a tap and a vector of its channels
 int tap_offset;        // from x_base to there
 
 void locate_rows() {
@@ -43,19 +42,18 @@ void place_tap() {
     tap_offset = (t / 3 * int(params.width) + t % 3) * int(params.channels / 8) + int(tap.y);
 }
 
-void start_walk(uint slab) {
-    tap_start = tap_of(walk_start);
-    tap = tap_of(slab);
+void start_walk() {
+    tap = tap_of(walk);
     place_tap();
 }
 
 // A slab on without division: whole taps and the rest of them are the same every time.
-void step_walk() {
+void step_walk(uint slabs) {
     const uint vectors = params.channels / 8, taps = X_VECTORS / vectors;
     const uint channel = tap.y + X_VECTORS - taps * vectors;
     const uvec2 next = mix(uvec2(tap.x + taps, channel), uvec2(tap.x + taps + 1, channel - vectors),
                            bvec2(channel >= vectors));
-    tap = mix(next, tap_start, bvec2(last_of_walk()));
+    tap = mix(tap, next, bvec2(slabs != 0));
     place_tap();
 }
 

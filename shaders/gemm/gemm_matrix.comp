@@ -13,12 +13,12 @@ void locate_rows() {
         x_base[i] = min(first_row + x_row(i), params.m - 1) * (params.k / 8);
 }
 
-void start_walk(uint slab) {
-    x_at = slab * X_VECTORS + x_vector();
+void start_walk() {
+    x_at = walk * X_VECTORS + x_vector();
 }
 
-void step_walk() {
-    x_at = mix(x_at + X_VECTORS, walk_start * X_VECTORS + x_vector(), last_of_walk());
+void step_walk(uint slabs) {
+    x_at += slabs * X_VECTORS;
 }
 
 uvec4 load_x(uint i) {

@@ -21,7 +21,6 @@ struct MatrixParams {
     uint splits;       // parts of k, each with its own sums; 1: y itself is written
     uint split_slabs;  // slabs of k in a part
     uint band;         // rows of tiles that go through all columns before the next ones
-    uint turn;         // slabs by which a row of tiles starts its walk along k after the one above
     // Of a convolution:
     uint channels, height, width;  // input
     uint rows, columns;            // output
@@ -30,6 +29,6 @@ struct MatrixParams {
 
 #undef MATRIX_FLAG
 #ifdef __cplusplus
-static_assert(sizeof(MatrixParams) == 68);
+static_assert(sizeof(MatrixParams) == 64);
 }  // namespace fovea
 #endif

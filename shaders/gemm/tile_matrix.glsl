@@ -52,26 +52,35 @@ const uint X_STEP = WORKGROUP / X_VECTORS;
 const uint W_STEP = WORKGROUP / W_VECTORS;
 const uint X_LOADS = (ROWS + X_STEP - 1) / X_STEP;
 const uint W_LOADS = (DEPTH + W_STEP - 1) / W_STEP;
-const uint Y_STRIDE = MAT_N + 4;
+const uint STEPS = DEPTH / MAT_K;
+// A row of a subgroup's matrices at a time leaves through the memory of the slabs.
+const uint STRIP_VECTORS = COLUMN_MATRICES * MAT_N / 4;
+const uint STRIP_STRIDE = STRIP_VECTORS | 1;
+const uint STRIP_SIZE = MAT_M * STRIP_STRIDE;
+const uint W_START = BUFFERS * X_SIZE;
+const uint SLABS_SIZE = BUFFERS * (X_SIZE + W_SIZE);
+const uint SHARED_SIZE =
+    SLABS_SIZE > SUBGROUPS * STRIP_SIZE ? SLABS_SIZE : SUBGROUPS * STRIP_SIZE;
 // Slabs unrolled: buffers and registers have constant addresses, sums move less from round to round.
 const uint ROUND = 2;
 
-shared uvec4 x_tile[BUFFERS * X_SIZE];
-shared uvec4 w_tile[BUFFERS * W_SIZE];
-shared float y_tile[SUBGROUPS * MAT_M * Y_STRIDE];
+shared uvec4 tile[SHARED_SIZE];  // x's slabs, w's slabs; in the end strips of sums
 
 MatrixC sums[ROW_MATRICES * COLUMN_MATRICES];
+MatrixA a[2 * ROW_MATRICES];  // of this step and the next
+MatrixB b[2 * COLUMN_MATRICES];
 uvec4 x_next[AHEAD * X_LOADS];
 uvec4 w_next[AHEAD * W_LOADS];
 uint first_row, first_column;
 uint w_column;                          // this invocation's vector of w's rows
-uint walk_start, walk_end, walk;        // slabs of this part of k; the next to fetch
+uint w_at;                              // its first vector of the walk's slab of w
+uint walk_end, walk;                    // slabs of this part of k; the next to fetch
 
 // Notes where the X_LOADS rows first_row + x_row(i) lie, each clamped to the last.
 void locate_rows();
-// Place the walk on the slab, and lead it on from slab `walk`, round from the last to the first.
-void start_walk(uint slab);
-void step_walk();
+// Place the walk on slab `walk`, and lead it on by one slab or none.
+void start_walk();
+void step_walk(uint slabs);
 // Of row i of those: this invocation's vector of the slab, or any other where it counts as 0.
 uvec4 load_x(uint i);
 #ifdef X_HAS_HOLES
@@ -85,8 +94,6 @@ uint x_row(uint i) {
     const uint together = 8 / X_VECTORS, in_eight = number % 8;
     return i * X_STEP + number - in_eight + in_eight % together * X_VECTORS + in_eight / together;
 }
-
-bool last_of_walk() { return walk + 1 == walk_end; }
 
 uint x_vector() { return gl_LocalInvocationIndex % X_VECTORS; }
 
@@ -105,20 +112,29 @@ bool place_tile(uint number) {
 
 uint slab_of[AHEAD], rows_of[AHEAD];  // of a fetched slab: its number, and rows_with_x()
 
-// The walk's slab into part `set` of the registers.
+// The walk's slab into part `set` of the registers. At the end the walk stays on the last.
 void fetch(uint set) {
     UNROLLED for (uint i = 0; i < X_LOADS; ++i) x_next[set * X_LOADS + i] = load_x(i);
 #ifdef X_HAS_HOLES
     rows_of[set] = rows_with_x();
 #endif
     UNROLLED for (uint i = 0; i < W_LOADS; ++i) {
-        uint row = walk * DEPTH + i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
-        if (RAGGED != 0 || W_LOADS * W_STEP != DEPTH) row = min(row, params.k - 1);
-        w_next[set * W_LOADS + i] = COLUMNS_OF(w_data, row, w_column);
+#ifdef NARROW
+        const uint row = i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
+        w_next[set * W_LOADS + i] =
+            COLUMNS_OF(w_data, min(walk * DEPTH + row, params.k - 1), w_column);
+#else
+        uint at = w_at + i * W_STEP * (params.n / 8);
+        if (RAGGED != 0 || W_LOADS * W_STEP != DEPTH)
+            at = min(at, (params.k - 1) * (params.n / 8) + w_column);
+        w_next[set * W_LOADS + i] = w_data[at];
+#endif
     }
     slab_of[set] = walk;
-    step_walk();
-    walk = mix(walk + 1, walk_start, last_of_walk());
+    const uint on = walk + 1 < walk_end ? 1 : 0;
+    walk += on;
+    w_at += on * DEPTH * (params.n / 8);
+    step_walk(on);
 }
 
 void stage(uint set, uint buffer_number) {
@@ -131,7 +147,7 @@ void stage(uint set, uint buffer_number) {
 #endif
         if (RAGGED != 0) v = mix(v, uvec4(0), bvec4(x_ends));
         if (X_LOADS * X_STEP == ROWS || x_row(i) < ROWS)
-            x_tile[buffer_number * X_SIZE + x_row(i) * X_STRIDE + x_vector()] = v;
+            tile[buffer_number * X_SIZE + x_row(i) * X_STRIDE + x_vector()] = v;
     }
     UNROLLED for (uint i = 0; i < W_LOADS; ++i) {
         const uint row = i * W_STEP + gl_LocalInvocationIndex / W_VECTORS;
@@ -139,29 +155,31 @@ void stage(uint set, uint buffer_number) {
         if (RAGGED != 0)
             v = mix(v, uvec4(0), bvec4(slab_of[set] * DEPTH + row >= params.k));
         if (W_LOADS * W_STEP == DEPTH || row < DEPTH)
-            w_tile[buffer_number * W_SIZE + row * W_STRIDE +
-                   gl_LocalInvocationIndex % W_VECTORS] = v;
+            tile[W_START + buffer_number * W_SIZE + row * W_STRIDE +
+                 gl_LocalInvocationIndex % W_VECTORS] = v;
     }
 }
 
 uint own_row() { return gl_SubgroupID / SUBGROUP_COLUMNS * ROW_MATRICES * MAT_M; }
 uint own_column() { return gl_SubgroupID % SUBGROUP_COLUMNS * COLUMN_MATRICES * MAT_N; }
 
-void multiply(uint buffer_number) {
-    const uint x_at = buffer_number * X_SIZE + own_row() * X_STRIDE;
-    const uint w_at = buffer_number * W_SIZE + own_column() / 8;
-    UNROLLED for (uint k = 0; k < DEPTH; k += MAT_K) {
-        MatrixA a[ROW_MATRICES];
+// Operands of a step, from the slab in a buffer into half `half_number` of the registers.
+void load(uint half_number, uint buffer_number, uint step_number) {
+    const uint x_at = buffer_number * X_SIZE + own_row() * X_STRIDE + step_number * (MAT_K / 8);
+    const uint w_at = W_START + buffer_number * W_SIZE + step_number * MAT_K * W_STRIDE +
+                      own_column() / 8;
+    UNROLLED for (uint r = 0; r < ROW_MATRICES; ++r)
+        LOAD_A(a[half_number * ROW_MATRICES + r], tile, x_at + r * MAT_M * X_STRIDE, X_STRIDE);
+    UNROLLED for (uint c = 0; c < COLUMN_MATRICES; ++c)
+        LOAD_B(b[half_number * COLUMN_MATRICES + c], tile, w_at + c * MAT_N / 8, W_STRIDE);
+}
+
+void multiply(uint half_number, uint first, uint end) {
+    UNROLLED for (uint c = first; c < end; ++c)
         UNROLLED for (uint r = 0; r < ROW_MATRICES; ++r)
-            LOAD_A(a[r], x_tile, x_at + r * MAT_M * X_STRIDE + k / 8, X_STRIDE);
-        UNROLLED for (uint c = 0; c < COLUMN_MATRICES; ++c) {
-            MatrixB b;
-            LOAD_B(b, w_tile, w_at + k * W_STRIDE + c * MAT_N / 8, W_STRIDE);
-            UNROLLED for (uint r = 0; r < ROW_MATRICES; ++r)
-                sums[r * COLUMN_MATRICES + c] =
-                    multiply_add(a[r], b, sums[r * COLUMN_MATRICES + c]);
-        }
-    }
+            sums[r * COLUMN_MATRICES + c] =
+                multiply_add(a[half_number * ROW_MATRICES + r],
+                             b[half_number * COLUMN_MATRICES + c], sums[r * COLUMN_MATRICES + c]);
 }
 
 // The last fetches and stage are of slabs that nobody multiplies.
@@ -171,39 +189,46 @@ void accumulate(uint slabs) {
     stage(0, 0);
     UNROLLED for (uint i = 0; i < AHEAD; ++i) fetch((i + 1) % AHEAD);
     barrier();
+    load(0, 0, 0);
     for (uint slab = 0; slab < slabs; slab += ROUND)
         UNROLLED for (uint i = 0; i < ROUND; ++i) {
-            if (BUFFERS == 1) {
-                multiply(0);
-                barrier();
+            const uint now = i % BUFFERS, next = (i + 1) % BUFFERS;
+            UNROLLED for (uint k = 0; k + 1 < STEPS; ++k) {
+                load((i * STEPS + k + 1) % 2, now, k + 1);
+                multiply((i * STEPS + k) % 2, 0, COLUMN_MATRICES);
             }
-            stage((i + 1) % AHEAD, (i + 1) % BUFFERS);
+            const uint last = (i * STEPS + STEPS - 1) % 2;
+            if (BUFFERS == 1) barrier();
+            stage((i + 1) % AHEAD, next);
             fetch((i + 1) % AHEAD);
-            if (BUFFERS == 2) multiply(i % BUFFERS);
+            multiply(last, 0, COLUMN_MATRICES / 2);
             barrier();
+            load(1 - last, next, 0);
+            multiply(last, COLUMN_MATRICES / 2, COLUMN_MATRICES);
         }
+    barrier();
 }
 
-// Through shared memory, a matrix at a time: 8 columns of a row an invocation. Unrolled, although it
-// is many instructions: a loop that picks its matrix puts all of them into memory, in the walk along
-// k too (37 instead of 279 TFLOP/s on an H200).
+// A row of matrices at a time. The loop is none for the compiler to unroll (there is much to do to a
+// sum), and picks its matrices by comparison: an index would put all of them into memory, in the
+// walk along k too.
 void write_tile() {
-    const uint scratch = gl_SubgroupID * MAT_M * Y_STRIDE;
-    UNROLLED for (uint number = 0; number < ROW_MATRICES * COLUMN_MATRICES; ++number) {
-        const uint matrix_row = first_row + own_row() + number / COLUMN_MATRICES * MAT_M;
-        const uint matrix_column =
-            first_column + own_column() + number % COLUMN_MATRICES * MAT_N;
+    const uint scratch = gl_SubgroupID * STRIP_SIZE;
+    [[dont_unroll]] for (uint strip = 0; strip < ROW_MATRICES; ++strip) {
         subgroupBarrier();
-        STORE_C(sums[number], y_tile, scratch, Y_STRIDE);
+        UNROLLED for (uint r = 0; r < ROW_MATRICES; ++r)
+            if (r == strip)
+                UNROLLED for (uint c = 0; c < COLUMN_MATRICES; ++c)
+                    STORE_C_VECTORS(sums[r * COLUMN_MATRICES + c], tile,
+                                    scratch + c * MAT_N / 4, STRIP_STRIDE);
         subgroupBarrier();
-        for (uint at = gl_SubgroupInvocationID; at < MAT_M * MAT_N / 8; at += LANES) {
-            const uint row = matrix_row + at / (MAT_N / 8);
-            const uint column = matrix_column + at % (MAT_N / 8) * 8;
+        const uint vectors = STRIP_VECTORS / 2;
+        for (uint at = gl_SubgroupInvocationID; at < MAT_M * vectors; at += LANES) {
+            const uint row = first_row + own_row() + strip * MAT_M + at / vectors;
+            const uint column = first_column + own_column() + at % vectors * 8;
             if (row >= params.m || column >= params.n) continue;
-            const uint from = scratch + at / (MAT_N / 8) * Y_STRIDE + at % (MAT_N / 8) * 8;
-            const Sums s = Sums(
-                vec4(y_tile[from], y_tile[from + 1], y_tile[from + 2], y_tile[from + 3]),
-                vec4(y_tile[from + 4], y_tile[from + 5], y_tile[from + 6], y_tile[from + 7]));
+            const uint from = scratch + at / vectors * STRIP_STRIDE + at % vectors * 2;
+            const Sums s = Sums(uintBitsToFloat(tile[from]), uintBitsToFloat(tile[from + 1]));
             if (params.splits == 1) {
                 write_y(row, column / 8, s);
             } else {
@@ -221,10 +246,10 @@ void main() {
     locate_rows();
     // Whole rounds; slabs past the end of k are 0.
     const uint all = (params.k + ROUND * DEPTH - 1) / (ROUND * DEPTH) * ROUND;
-    walk_start = gl_WorkGroupID.z * params.split_slabs;
-    walk_end = min(walk_start + params.split_slabs, all);
-    walk = walk_start + first_row / ROWS * params.turn % (walk_end - walk_start);
-    start_walk(walk);
-    accumulate(walk_end - walk_start);
+    walk = gl_WorkGroupID.z * params.split_slabs;
+    walk_end = min(walk + params.split_slabs, all);
+    w_at = (walk * DEPTH + gl_LocalInvocationIndex / W_VECTORS) * (params.n / 8) + w_column;
+    start_walk();
+    accumulate(walk_end - walk);
     write_tile();
 }
