@@ -20,26 +20,30 @@ namespace fs = std::filesystem;
 
 struct Options {
     std::vector<std::string> files;
-    std::string path = "automatic", precision, output, device;
+    std::string path = "automatic", precision, scores = "stored", output, device;
     bool json = false;
 };
 
 struct Plan {
     AttentionPath path;
     DType dtype;
+    ScorePrecision scores;
 };
 
-/// Matrix paths multiply fp16 only, so a path that is forced decides what is not said.
+/// Matrix paths multiply fp16 only, so a path that is forced decides what is not said, and so do
+/// int8 scores.
 Plan plan(const Options& options, const vk::DeviceInfo& device) {
     AttentionPath path = parse_path(options.path);
     const char* forced = std::getenv("FOVEA_PATH");
     if (path == AttentionPath::automatic && forced && *forced) path = parse_path(forced);
     require(options.precision.empty() || options.precision == "fp32" || options.precision == "fp16",
             "[attention] --precision is fp32 or fp16, found \"{}\"", options.precision);
-    const bool matrices = path == AttentionPath::khr || path == AttentionPath::nv2;
+    const ScorePrecision scores = parse_scores(options.scores);
+    const bool matrices =
+        path == AttentionPath::khr || path == AttentionPath::nv2 || scores == ScorePrecision::int8;
     const bool half = options.precision.empty() ? matrices : options.precision == "fp16";
     const DType dtype = half ? DType::f16 : DType::f32;
-    return {choose_path(device, dtype, path), dtype};
+    return {choose_path(device, dtype, path, scores), dtype, scores};
 }
 
 /// Where each result goes: OUT itself, or OUT/NAME for several cases and where OUT is a folder.
@@ -76,8 +80,9 @@ nlohmann::json to_json(std::optional<float> error) {
     return std::min(*error, std::numeric_limits<float>::max());
 }
 
-const char* precision_of(DType dtype) {
-    return dtype == DType::f16 ? "fp16" : "fp32";
+const char* precision_of(const Plan& plan) {
+    if (plan.scores == ScorePrecision::int8) return "int8";
+    return plan.dtype == DType::f16 ? "fp16" : "fp32";
 }
 
 std::string text(std::optional<float> error) {
@@ -92,19 +97,18 @@ void print_line(const Options& options, const std::string& file, const Plan& pla
     if (options.json) {
         nlohmann::json line{{"case", file},
                             {"path", name_of(plan.path)},
-                            {"precision", precision_of(plan.dtype)},
+                            {"precision", precision_of(plan)},
                             {"max_err_o", to_json(result.max_err_o)},
                             {"max_err_lse", to_json(result.max_err_lse)},
                             {"ok", result.ok}};
         if (!why.empty()) line["error"] = why;
         fmt::print("{}\n", line.dump());
     } else {
-        const AttentionTolerance allowed = attention_tolerance(plan.dtype);
+        const AttentionTolerance allowed = attention_tolerance(plan.dtype, plan.scores);
         fmt::print("{}: {} {}, {} {}, o {} (at most {:.0e}), lse {} (at most {:.0e}): {}{}{}\n",
-                   file, c.pattern_type, c.shape_text(), name_of(plan.path),
-                   precision_of(plan.dtype), text(result.max_err_o), allowed.o,
-                   text(result.max_err_lse), allowed.lse, result.ok ? "ok" : "FAILED",
-                   why.empty() ? "" : ", ", why);
+                   file, c.pattern_type, c.shape_text(), name_of(plan.path), precision_of(plan),
+                   text(result.max_err_o), allowed.o, text(result.max_err_lse), allowed.lse,
+                   result.ok ? "ok" : "FAILED", why.empty() ? "" : ", ", why);
     }
     std::fflush(stdout);  // lines appear as cases end
 }
@@ -130,7 +134,8 @@ void run(const Options& options) {
         if (interrupted()) throw Cancelled();
         try {
             const AttentionCase c = read_attention_case(Weights::open(file));
-            const auto result = run_attention_case(stream, c, chosen.dtype, chosen.path);
+            const auto result =
+                run_attention_case(stream, c, chosen.dtype, chosen.path, chosen.scores);
             if (!destinations.empty()) save(destinations[i], c, result);
             print_line(options, file, chosen, c, result);
             failed += !result.ok;
@@ -140,7 +145,7 @@ void run(const Options& options) {
             if (options.json)
                 fmt::print("{}\n", nlohmann::json{{"case", file},
                                                   {"path", name_of(chosen.path)},
-                                                  {"precision", precision_of(chosen.dtype)},
+                                                  {"precision", precision_of(chosen)},
                                                   {"max_err_o", nullptr},
                                                   {"max_err_lse", nullptr},
                                                   {"ok", false},
@@ -164,6 +169,8 @@ void add_attention(CLI::App& app) {
         ->capture_default_str();
     command->add_option("--precision", options->precision,
                         "fp32 or fp16: storage type; fp32 unless a matrix path is forced");
+    command->add_option("--scores", options->scores, "stored, or int8 of fp16 tensors")
+        ->capture_default_str();
     command->add_option("-o,--output", options->output,
                         "Write o and lse to this file; of several cases, into this folder");
     command->add_option("--device", options->device,
@@ -172,7 +179,8 @@ void add_attention(CLI::App& app) {
     command->footer(
         "One line a case; the exit code is 0 only if every case meets its tolerance (o: 1e-4 "
         "fp32,\n"
-        "1e-2 fp16; lse: 1e-3 and 5e-3). Files without o and lse are run too.\n\n"
+        "1e-2 fp16, 1e-1 with int8 scores; lse: 1e-3, 5e-3 and 5e-2). Files without o and lse are "
+        "run too.\n\n"
         "Examples:\n"
         "  fovea attention cases/*.safetensors\n"
         "  fovea attention case.safetensors --path scalar --precision fp16 -o result.safetensors");

@@ -17,7 +17,7 @@ using Names = std::vector<std::string>;
 
 struct Options {
     Names what, shapes, patterns, paths, tiles, merge;
-    std::string json, markdown, plot, device, precision = "auto";
+    std::string json, markdown, plot, device, precision = "auto", scores = "stored";
     double seconds = 0.5;
     bool profile = false;
 };
@@ -78,6 +78,7 @@ void measure(const Options& o) {
     bench::Run run{.device = device,
                    .peaks = measure_peaks(device),
                    .dtype = half ? DType::f16 : DType::f32,
+                   .scores = parse_scores(o.scores),
                    .seconds = o.seconds,
                    .paths = o.paths.empty() ? Names{"automatic"} : o.paths,
                    .tiles = o.tiles,
@@ -142,6 +143,12 @@ void add_bench(CLI::App& app) {
         ->capture_default_str();
     command->add_option("--precision", o->precision, "auto (fp16 on GPUs), fp16 or fp32")
         ->check(CLI::IsMember({"auto", "fp16", "fp32"}))
+        ->capture_default_str();
+    command
+        ->add_option("--scores", o->scores,
+                     "Of attention: stored (as the tensors), or int8 (SageAttention; its "
+                     "quantisation is part of the time)")
+        ->check(CLI::IsMember({"stored", "int8"}))
         ->capture_default_str();
     command->add_option("--json", o->json, "Write the rows");
     command->add_option("--markdown", o->markdown, "Write tables");

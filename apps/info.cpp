@@ -25,6 +25,12 @@ const char* type_name(vk::DeviceType type) {
     }
 }
 
+vk::Support int8_scores(const vk::DeviceInfo& info, AttentionPath wanted) {
+    for (const auto& [path, support] : attention_paths(info, DType::f16, ScorePrecision::int8))
+        if (path == wanted) return support;
+    return {};
+}
+
 void print(const vk::DeviceInfo& info) {
     const auto& limits = info.limits;
     fmt::print("{}: {}\n", info.index, info.name);
@@ -41,8 +47,13 @@ void print(const vk::DeviceInfo& info) {
                info.fp16_arithmetic ? "yes" : "no");
     if (!info.usable.ok) fmt::print("   unusable     {}\n", info.usable.why);
     fmt::print("   attention\n");
-    for (const auto& [path, support] : attention_paths(info))
-        fmt::print("     {:<8} {}\n", name_of(path), support.ok ? "yes" : "no: " + support.why);
+    for (const auto& [path, support] : attention_paths(info)) {
+        const vk::Support int8 = int8_scores(info, path);
+        fmt::print("     {:<8} {}{}\n", name_of(path), support.ok ? "yes" : "no: " + support.why,
+                   !support.ok ? ""
+                   : int8.ok   ? ", with int8 scores too"
+                               : "; not with int8 scores: " + int8.why);
+    }
     for (size_t i = 0; i < info.matrix_shapes.size(); ++i)
         fmt::print("{} {}\n", i == 0 ? "   matrices    " : "               ",
                    info.matrix_shapes[i]);
@@ -50,8 +61,12 @@ void print(const vk::DeviceInfo& info) {
 
 nlohmann::json to_json(const vk::DeviceInfo& info) {
     nlohmann::json paths;
-    for (const auto& [path, support] : attention_paths(info))
-        paths[name_of(path)] = {{"ok", support.ok}, {"why", support.why}};
+    for (const auto& [path, support] : attention_paths(info)) {
+        const vk::Support int8 = int8_scores(info, path);
+        paths[name_of(path)] = {{"ok", support.ok},
+                                {"why", support.why},
+                                {"int8_scores", {{"ok", int8.ok}, {"why", int8.why}}}};
+    }
     return {{"index", info.index},
             {"name", info.name},
             {"type", type_name(info.type)},

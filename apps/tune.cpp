@@ -13,7 +13,7 @@ namespace {
 
 struct Options {
     std::vector<std::string> what, shapes, patterns;
-    std::string device, path = "automatic";
+    std::string device, path = "automatic", scores = "stored";
 };
 
 void tune(const Options& o) {
@@ -22,7 +22,7 @@ void tune(const Options& o) {
     const auto wants = [&](const char* name) {
         return o.what.empty() || std::find(o.what.begin(), o.what.end(), name) != o.what.end();
     };
-    bench::TuneShapes shapes{.patterns = o.patterns};
+    bench::TuneShapes shapes{.patterns = o.patterns, .scores = parse_scores(o.scores)};
     if (wants("attention")) shapes.attention = bench::attention_shapes(o.shapes, cpu);
     if (wants("gemm")) shapes.gemm = bench::gemm_shapes(o.shapes, cpu);
     if (wants("conv")) shapes.conv = bench::conv_shapes(o.shapes, cpu);
@@ -50,6 +50,9 @@ void add_tune(CLI::App& app) {
                      "Attention patterns as of fovea bench (default: those of each set)")
         ->delimiter(',');
     command->add_option("--path", o->path, "automatic (the fastest), khr or nv2")
+        ->capture_default_str();
+    command->add_option("--scores", o->scores, "Of attention: stored or int8")
+        ->check(CLI::IsMember({"stored", "int8"}))
         ->capture_default_str();
     command->add_option("--device", o->device, "Device index or part of its name (see fovea info)");
     command->footer(fmt::format(

@@ -353,13 +353,14 @@ AttentionCase read_attention_case(const Weights& file) {
     return c;
 }
 
-AttentionTolerance attention_tolerance(DType dtype) {
+AttentionTolerance attention_tolerance(DType dtype, ScorePrecision scores) {
+    if (scores == ScorePrecision::int8) return {1e-1f, 5e-2f};
     return dtype == DType::f16 ? AttentionTolerance{1e-2f, 5e-3f}
                                : AttentionTolerance{1e-4f, 1e-3f};
 }
 
 AttentionCaseResult run_attention_case(vk::Stream& stream, const AttentionCase& c, DType dtype,
-                                       AttentionPath path) {
+                                       AttentionPath path, ScorePrecision scores) {
     const auto device = [&](const HostTensor& t, DType type) {
         return t ? upload(stream, t.values, t.shape, type) : Tensor();
     };
@@ -369,13 +370,14 @@ AttentionCaseResult run_attention_case(vk::Stream& stream, const AttentionCase& 
                                    .v_extra = device(c.v_extra, dtype),
                                    .lse = &lse,
                                    .perturb = device(c.perturb, DType::f32),
-                                   .path = path};
+                                   .path = path,
+                                   .scores = scores};
     const Tensor o = attention(stream, device(c.q, dtype), device(c.k, dtype), device(c.v, dtype),
                                c.pattern, options);
     AttentionCaseResult result{.o = {o.shape(), to_host(stream, o)},
                                .lse = {lse.shape(), to_host(stream, lse)},
                                .ok = c.wrong_blocks == 0};
-    const AttentionTolerance allowed = attention_tolerance(dtype);
+    const AttentionTolerance allowed = attention_tolerance(dtype, scores);
     if (c.o) {
         result.max_err_o = largest_difference(result.o.values, c.o.values);
         result.ok &= *result.max_err_o <= allowed.o;

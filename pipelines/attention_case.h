@@ -37,11 +37,12 @@ struct AttentionCase {
 /// Throws Error that says what was found and what is expected: nothing in the file is believed.
 AttentionCase read_attention_case(const Weights& file);
 
-/// What is allowed of |found − expected|: fp32 computation, or fp16 storage with fp32 sums.
+/// What is allowed of |found − expected|: fp32 computation, fp16 storage with fp32 sums, or int8
+/// scores of logits near 1.
 struct AttentionTolerance {
     float o, lse;
 };
-AttentionTolerance attention_tolerance(DType dtype);
+AttentionTolerance attention_tolerance(DType dtype, ScorePrecision scores = ScorePrecision::stored);
 
 struct AttentionCaseResult {
     HostTensor o, lse;
@@ -51,6 +52,7 @@ struct AttentionCaseResult {
 
 /// Runs a case with tensors of this type. Throws Error where the path cannot.
 AttentionCaseResult run_attention_case(vk::Stream& stream, const AttentionCase& c, DType dtype,
-                                       AttentionPath path = AttentionPath::automatic);
+                                       AttentionPath path = AttentionPath::automatic,
+                                       ScorePrecision scores = ScorePrecision::stored);
 
 }  // namespace fovea

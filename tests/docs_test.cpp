@@ -105,6 +105,10 @@ struct Page : Given {
         const Tensor o = attention(stream, q, k, v, pattern, options);
     }
 
+    void int8_scores() {
+        const Tensor o = attention(stream, q, k, v, pattern, {.scores = ScorePrecision::int8});
+    }
+
     void parts() {
         AttentionPart parts[2];
         parts[0].o = attention(stream, q, k1, v1, dense(), {.lse = &parts[0].lse});

@@ -59,7 +59,7 @@ double error_of(vk::Stream& stream, const Case& c, const Inputs& in, const Tenso
 }
 
 void fill_density(const Run& run, const Case& c, Row& row) {
-    fill_density(row, run, c.shape, c.pattern, c.path);
+    fill_density(row, run, c.shape, c.pattern, c.path, run.scores);
     // A perturbed head computes no scores.
     const double scored =
         1 - std::count(c.perturb.begin(), c.perturb.end(), 1.0f) / double(c.shape.heads);
@@ -72,13 +72,19 @@ void fill_density(const Run& run, const Case& c, Row& row) {
                 static_cast<double>(bytes_of(run.dtype));
 }
 
+/// int8: what the quantisation of normal inputs does to o, with a margin.
+double allowed_error(const Run& run) {
+    return run.scores == ScorePrecision::int8 ? 2e-2 : tolerance(run.dtype);
+}
+
 Row measure(Run& run, const Case& c) {
     vk::Stream stream(run.device);
+    const bool int8 = run.scores == ScorePrecision::int8;
     Row row{.op = "attention",
             .set = c.shape.set,
             .pattern = c.spec,
             .shape = c.shape.name(),
-            .dtype = name_of(run.dtype),
+            .dtype = int8 ? name_of(run.scores) : name_of(run.dtype),
             .path = name_of(c.path),
             .grid = c.shape.grid};
     fill_density(run, c, row);
@@ -91,7 +97,7 @@ Row measure(Run& run, const Case& c) {
         };
         inputs.push_back({random(0), random(1), random(2)});
     }
-    AttentionOptions options{.path = c.path};
+    AttentionOptions options{.path = c.path, .scores = run.scores};
     if (!c.perturb.empty())
         options.perturb = upload(stream, c.perturb, {int64_t{c.shape.heads}}, DType::f32);
     poison(stream, c.tensor_shape(), run.dtype);
@@ -103,7 +109,7 @@ Row measure(Run& run, const Case& c) {
         row.first_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
         row.error = error_of(stream, c, inputs[0], o);
     }
-    row.ok = row.error <= tolerance(run.dtype);
+    row.ok = row.error <= allowed_error(run);
     if (!row.ok) return row;
     time_op(run, row, [&](vk::Stream& s, int set) {
         const Inputs& in = inputs[static_cast<size_t>(set)];
@@ -154,7 +160,7 @@ void measure_and_add(Run& run, const AttentionShape& shape, const std::string& s
 
 void bench_attention(Run& run, const std::vector<AttentionShape>& shapes,
                      const std::vector<std::string>& patterns) {
-    for (const AttentionPath path : run.attention_paths()) {
+    for (const AttentionPath path : run.attention_paths(run.scores)) {
         for (const AttentionShape& shape : shapes) {
             for (const std::string& spec : patterns.empty() ? shape.patterns : patterns) {
                 AttentionShape whole = shape;

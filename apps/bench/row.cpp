@@ -15,7 +15,7 @@
 namespace fovea::apps::bench {
 
 double Row::peak_share(const Peaks& peaks) const {
-    const double peak = dtype == "f16" && peaks.matrix > 0 ? peaks.matrix : peaks.fma;
+    const double peak = dtype != "f32" && peaks.matrix > 0 ? peaks.matrix : peaks.fma;
     return ms > 0 && peak > 0 ? flops / (ms * 1e-3) / peak : 0;
 }
 
@@ -23,14 +23,14 @@ double Row::bandwidth_share(const Peaks& peaks) const {
     return ms > 0 && peaks.bandwidth > 0 ? bytes / (ms * 1e-3) / peaks.bandwidth : 0;
 }
 
-std::vector<AttentionPath> Run::attention_paths() const {
+std::vector<AttentionPath> Run::attention_paths(ScorePrecision scores) const {
     std::vector<AttentionPath> found;
     for (const std::string& name : paths) {
         if (name != "all") {
-            found.push_back(choose_path(device.info(), dtype, parse_path(name)));
+            found.push_back(choose_path(device.info(), dtype, parse_path(name), scores));
             continue;
         }
-        for (const auto& [path, support] : fovea::attention_paths(device.info(), dtype)) {
+        for (const auto& [path, support] : fovea::attention_paths(device.info(), dtype, scores)) {
             if (support.ok)
                 found.push_back(path);
             else
@@ -49,7 +49,7 @@ double Run::dense_ms(const std::string& op, const std::string& shape,
 }
 
 void fill_density(Row& row, const Run& run, const AttentionShape& shape, const Pattern& pattern,
-                  AttentionPath path) {
+                  AttentionPath path, ScorePrecision scores) {
     const uint32_t tokens = shape.tokens();
     const AttentionProblem problem{.batch = shape.batch,
                                    .heads = shape.heads,
@@ -60,7 +60,8 @@ void fill_density(Row& row, const Run& run, const AttentionShape& shape, const P
                                    .head_dim = shape.head_dim,
                                    .v_dim = shape.head_dim,
                                    .dtype = run.dtype,
-                                   .flags = 0};
+                                   .flags = 0,
+                                   .scores = scores};
     row.tile = choose_attention(run.device.info(), problem, pattern.granularity(), path).block();
     const Plan lists = plan(pattern, row.tile, tokens, tokens);
     row.blocks = row.pairs = 0;

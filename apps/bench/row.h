@@ -17,7 +17,9 @@ using Json = nlohmann::json;
 
 /// One measured case. Shares are of what the same device reached in the same run.
 struct Row {
-    std::string op, set, pattern = "dense", shape, dtype, path;
+    std::string op, set, pattern = "dense", shape;
+    std::string dtype;  ///< of tensors; int8: f16 with int8 scores
+    std::string path;
     std::vector<uint32_t> grid;    ///< tokens an axis, where the pattern has a grid
     TileShape tile{0, 0};          ///< the kernel's own; blocks are counted in it
     double blocks = 1;             ///< share of blocks visited
@@ -45,6 +47,7 @@ struct Run {
     vk::Device& device;
     Peaks peaks;
     DType dtype;
+    ScorePrecision scores;           ///< of attention
     double seconds;                  ///< of repeats a row
     std::vector<std::string> paths;  ///< names, "automatic" or "all"
     std::vector<std::string> tiles;  ///< of products on matrix units, or "all"; none: the chosen
@@ -54,7 +57,8 @@ struct Run {
 
     bool cpu() const { return device.info().type == vk::DeviceType::cpu; }
     /// Of `paths`; what this device lacks of "all" is skipped with its reason.
-    std::vector<AttentionPath> attention_paths() const;
+    std::vector<AttentionPath> attention_paths(
+        ScorePrecision scores = ScorePrecision::stored) const;
     /// Of the dense row measured before; 0 if there is none.
     double dense_ms(const std::string& op, const std::string& shape, const std::string& path) const;
     void add(Row row);  ///< prints it
@@ -63,7 +67,7 @@ struct Run {
 
 /// tile, blocks and pairs of a pattern over the shape's tokens.
 void fill_density(Row& row, const Run& run, const AttentionShape& shape, const Pattern& pattern,
-                  AttentionPath path);
+                  AttentionPath path, ScorePrecision scores = ScorePrecision::stored);
 
 Json to_json(const Run& run);
 

@@ -27,10 +27,10 @@ class Tuner {
               progress_->update(done, total);
           }) {}
 
-    void attention(const AttentionShape& shape, const std::string& spec) {
+    void attention(const AttentionShape& shape, const std::string& spec, ScorePrecision scores) {
         step(fmt::format("attention {} {}", spec, shape.name()), [&] {
             const Pattern pattern = bench_pattern(spec, shape);
-            AttentionOptions options{.path = path_};
+            AttentionOptions options{.path = path_, .scores = scores};
             if (const auto u = bench_perturb(spec, shape.heads); !u.empty())
                 options.perturb = upload(stream_, u, {int64_t{shape.heads}}, DType::f32);
             const auto x = random({shape.batch, shape.heads, shape.tokens(), shape.head_dim}, 3);
@@ -109,7 +109,7 @@ void tune_shapes(vk::Device& device, const TuneShapes& shapes, AttentionPath pat
     Tuner tuner(device, path);
     for (const AttentionShape& shape : shapes.attention)
         for (const std::string& spec : shapes.patterns.empty() ? shape.patterns : shapes.patterns)
-            tuner.attention(shape, spec);
+            tuner.attention(shape, spec, shapes.scores);
     for (const GemmShape& shape : shapes.gemm) tuner.gemm(shape);
     for (const ConvShape& shape : shapes.conv) tuner.conv(shape);
     require(tuner.classes() > 0,

@@ -12,7 +12,8 @@ struct TuneShapes {
     std::vector<AttentionShape> attention;
     std::vector<GemmShape> gemm;
     std::vector<ConvShape> conv;
-    std::vector<std::string> patterns;  ///< of attention; none: those of each shape
+    std::vector<std::string> patterns;               ///< of attention; none: those of each shape
+    ScorePrecision scores = ScorePrecision::stored;  ///< of attention
 };
 
 /// Times every tile that fits each shape's class, stores the fastest and prints it with what it

@@ -7,6 +7,7 @@
 #include "backend/ops/attention_kernel.h"
 #include "backend/ops/device_list.h"
 #include "backend/ops/dispatch.h"
+#include "backend/ops/quantize.h"
 #include "shaders/attention/attention_params.h"
 
 namespace fovea {
@@ -132,7 +133,8 @@ Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Patter
             .head_dim = u(q.dim(3)),
             .v_dim = v ? u(v.dim(3)) : 8,
             .dtype = q.dtype(),
-            .flags = flags_of(v, options)};
+            .flags = flags_of(v, options),
+            .scores = options.scores};
 }
 
 uint32_t head_stride(const Tensor& x) {
@@ -167,7 +169,7 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
     const auto side = [&](int64_t axis) {
         return relative ? static_cast<uint32_t>(relative.dim(axis) + 1) / 2 : 0;
     };
-    const shared::AttentionParams params{
+    shared::AttentionParams params{
         .q_len = p.q_len,
         .kv_len = p.kv_len,
         .extra_len = p.extra_len,
@@ -183,12 +185,37 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
         .weights_head_stride = head_stride(options.key_weights),
         .q_labels = multipliers ? static_cast<uint32_t>(multipliers.dim(0)) : 0,
         .k_labels = multipliers ? static_cast<uint32_t>(multipliers.dim(1)) : 0};
+    QuantizedScores int8;
+    if (p.scores == ScorePrecision::int8) {
+        const bool modified = options.bias || relative || options.key_weights || multipliers;
+        int8 = quantize_scores(
+            stream, q, k, list,
+            {.tile = choice.block(),
+             .q_rows = choice.subgroup_rows(),
+             .columns = (p.head_dim + choice.score_k - 1) / choice.score_k * choice.score_k,
+             .scale = params.scale,
+             .shifts = lse || modified,
+             .k_extra = options.k_extra});
+        params.k_tiles = int8.k_tiles;
+    }
+    std::vector<vk::Access> accesses{read(int8.q ? int8.q : q),
+                                     read(int8.k ? int8.k : k),
+                                     read(v),
+                                     read(int8.k ? int8.k_scales : options.k_extra),
+                                     read(options.v_extra),
+                                     read(list.words),
+                                     write(o),
+                                     write(lse),
+                                     read(options.perturb),
+                                     read(options.bias),
+                                     read(relative),
+                                     read(options.key_weights),
+                                     read(options.q_labels),
+                                     read(options.k_labels),
+                                     read(multipliers)};
+    if (int8.q) accesses.push_back(read(int8.q_slots));
     stream.dispatch(device.program(*kernel.shader, kernel.constants, kernel.full_subgroups),
-                    {read(q), read(k), read(v), read(options.k_extra), read(options.v_extra),
-                     read(list.words), write(o), write(lse), read(options.perturb),
-                     read(options.bias), read(relative), read(options.key_weights),
-                     read(options.q_labels), read(options.k_labels), read(multipliers)},
-                    params, {list.query_tiles, p.heads, p.batch}, "attention");
+                    accesses, params, {list.query_tiles, p.heads, p.batch}, "attention");
 }
 
 }  // namespace

@@ -22,6 +22,17 @@ AttentionPath parse_path(const std::string& name);
 /// `option`, or where that is automatic the path of FOVEA_PATH.
 AttentionPath wanted_path(AttentionPath option);
 
+/// What q·k is computed from. int8: symmetric int8 of q and k with one scale a block of 16 or more
+/// tokens, k less its mean over tokens (SageAttention, https://arxiv.org/abs/2410.02367); softmax
+/// and values as ever. For tensors of f16 on devices with int8 matrices, whatever else is asked
+/// for; o of random normal inputs is 1.2 % off (relative L2).
+enum class ScorePrecision { stored, int8 };
+
+const char* name_of(ScorePrecision scores);
+
+/// Throws Error that lists the names.
+ScorePrecision parse_scores(const std::string& name);
+
 /// What is absent costs nothing. Logits become
 ///   scale · q·k · multipliers[label of query, label of key] + bias + relative bias + ln weight
 /// for keys of k; extra keys keep scale · q·k.
@@ -41,7 +52,8 @@ struct AttentionOptions {
     /// (q_len) and (kv_len) i32: region labels from 0, rows and columns of multipliers, f32. Labels
     /// beyond the table count as its last.
     Tensor q_labels, k_labels, multipliers;
-    AttentionPath path = AttentionPath::automatic;  ///< an ineligible choice is an Error
+    AttentionPath path = AttentionPath::automatic;   ///< an ineligible choice is an Error
+    ScorePrecision scores = ScorePrecision::stored;  ///< likewise
 };
 
 /// o = softmax(logits) v over the keys that the pattern keeps; fp32 softmax and sums. A query
@@ -66,11 +78,13 @@ struct PathSupport {
 };
 
 /// Every path, fastest first, and whether this device and build have it for tensors of a type.
-std::vector<PathSupport> attention_paths(const vk::DeviceInfo& device, DType dtype = DType::f16);
+std::vector<PathSupport> attention_paths(const vk::DeviceInfo& device, DType dtype = DType::f16,
+                                         ScorePrecision scores = ScorePrecision::stored);
 
 /// The path that attention() takes for tensors of a type: the wanted one, that of FOVEA_PATH, or
 /// the fastest that applies; throws Error with the reason where a forced one does not.
 AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype,
-                          AttentionPath wanted = AttentionPath::automatic);
+                          AttentionPath wanted = AttentionPath::automatic,
+                          ScorePrecision scores = ScorePrecision::stored);
 
 }  // namespace fovea

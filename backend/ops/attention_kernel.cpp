@@ -47,10 +47,51 @@ vk::MatrixShape matrix_shape(AttentionPath path, const vk::DeviceInfo& device) {
     return {};
 }
 
-uint64_t shared_bytes(AttentionPath path, const AttentionProblem& p, vk::MatrixShape m,
+/// The third extent of int8 products of the path's m × n; 0 if there are none.
+uint32_t int8_k(AttentionPath path, const vk::DeviceInfo& device) {
+    const vk::MatrixShape m = matrix_shape(path, device);
+    if (is_emulated(path, device)) return m.k;
+    uint32_t best = 0;
+    for (const auto& shape : device.int8_matrices)
+        if (shape.m == m.m && shape.n == m.n && shape.k % 16 == 0 && (best == 0 || shape.k < best))
+            best = shape.k;
+    return best;
+}
+
+vk::Support int8_support(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
+    if (dtype != DType::f16)
+        return {false, fmt::format("int8 scores are for tensors of f16, found {}", name_of(dtype))};
+    if (path == AttentionPath::scalar)
+        return {false, "int8 scores are products of matrix units, which it does without"};
+    const vk::MatrixShape m = matrix_shape(path, device);
+    if (int8_k(path, device) == 0)
+        return {false, fmt::format("no int8 × int8 → int32 matrix shape {}×{} at subgroup scope",
+                                   m.m, m.n)};
+    if (!is_emulated(path, device) && !device.int8_arithmetic)
+        return {false, "no 8-bit integers in shaders"};
+    return {true, ""};
+}
+
+const vk::Shader& module_of(AttentionPath path, ScorePrecision scores, bool emulated) {
+    const bool int8 = scores == ScorePrecision::int8;
+    if (path == AttentionPath::khr)
+        return int8 ? emulated ? shader::attention_khr_int8_emulated : shader::attention_khr_int8
+               : emulated ? shader::attention_khr_emulated
+                          : shader::attention_khr;
+    return int8       ? emulated ? shader::attention_nv2_int8_emulated : shader::attention_nv2_int8
+           : emulated ? shader::attention_nv2_emulated
+                      : shader::attention_nv2;
+}
+
+/// Of a workgroup, as the kernels declare it.
+uint64_t shared_bytes(AttentionPath path, const vk::DeviceInfo& device, const AttentionProblem& p,
                       AttentionTile t) {
-    const uint64_t widest = std::max(round_up(p.head_dim, m.k), round_up(p.v_dim, m.n));
-    const uint64_t kv = 2 * t.keys * (widest / 8 + 1) * 16;
+    const vk::MatrixShape m = matrix_shape(path, device);
+    const uint32_t v_vectors = round_up(p.v_dim, m.n) / 8;
+    uint64_t kv = 2 * (std::max(round_up(p.head_dim, m.k) / 8, v_vectors) + 1);
+    if (p.scores == ScorePrecision::int8)
+        kv = (round_up(p.head_dim, int8_k(path, device)) / 16 | 1) + v_vectors + 1;
+    kv *= 16 * t.keys;
     const uint64_t s = uint64_t{4} * m.m * (path == AttentionPath::khr ? t.keys + m.n : m.n);
     return kv + t.subgroups * s + 4 * t.keys + 4;
 }
@@ -84,7 +125,7 @@ vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, const Att
     if (workgroup > device.limits.workgroup_invocations)
         return {false, fmt::format("{} invocations, the device allows {}", workgroup,
                                    device.limits.workgroup_invocations)};
-    const uint64_t shared = shared_bytes(path, p, m, t);
+    const uint64_t shared = shared_bytes(path, device, p, t);
     if (shared > device.limits.shared_memory)
         return {false, fmt::format("{} bytes of shared memory at head_dim {}, the device has {}",
                                    shared, p.head_dim, device.limits.shared_memory)};
@@ -115,9 +156,10 @@ AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
     while (granularity.k && t.keys > granularity.k && t.keys / 2 >= least_keys) t.keys /= 2;
     // A workgroup of half the size is to leave room for another one beside it (H200).
     if (nv2 && !forced && !emulated && t.subgroups <= 4 && widest > 64) t.keys = 32;
-    while (t.keys / 2 >= least_keys && shared_bytes(path, p, m, t) > device.limits.shared_memory)
+    while (t.keys / 2 >= least_keys &&
+           shared_bytes(path, device, p, t) > device.limits.shared_memory)
         t.keys /= 2;
-    while (t.subgroups > 1 && shared_bytes(path, p, m, t) > device.limits.shared_memory)
+    while (t.subgroups > 1 && shared_bytes(path, device, p, t) > device.limits.shared_memory)
         t.subgroups /= 2;
     const vk::Support support = supports(path, device, p, t);
     require(support.ok, "[attention] path {} cannot take {} on {}: {}", name_of(path), support.why,
@@ -150,7 +192,8 @@ std::string class_of(AttentionPath path, const AttentionProblem& p, TileShape gr
                        name_of(path), round_up(p.head_dim, 16), round_up(p.v_dim, 16),
                        size_class(rows), std::min<uint64_t>(std::bit_ceil(p.q_len), 512),
                        granularity.q, granularity.k,
-                       p.flags & ~(shared::FLAG_VALUES | shared::FLAG_ORDERED));
+                       p.flags & ~(shared::FLAG_VALUES | shared::FLAG_ORDERED)) +
+           (p.scores == ScorePrecision::int8 ? " int8" : "");
 }
 
 std::optional<AttentionTile> parse_tile(const std::string& text) {
@@ -209,7 +252,23 @@ AttentionPath wanted_path(AttentionPath option) {
     return option == AttentionPath::automatic && text && *text ? parse_path(text) : option;
 }
 
-vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype) {
+const char* name_of(ScorePrecision scores) {
+    return scores == ScorePrecision::int8 ? "int8" : "stored";
+}
+
+ScorePrecision parse_scores(const std::string& name) {
+    for (const ScorePrecision scores : {ScorePrecision::stored, ScorePrecision::int8})
+        if (name == name_of(scores)) return scores;
+    fail("[attention] scores are stored or int8, found \"{}\"", name);
+}
+
+vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype,
+                     ScorePrecision scores) {
+    if (scores == ScorePrecision::int8) {
+        const vk::Support support = supports(path, device, dtype);
+        if (!support.ok && path != AttentionPath::scalar) return support;
+        return int8_support(path, device, dtype);
+    }
     switch (path) {
         case AttentionPath::scalar:
             if (dtype == DType::f16 && !device.fp16_storage)
@@ -231,30 +290,39 @@ vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dty
     return {false, "not a path"};
 }
 
-AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype, AttentionPath wanted) {
+AttentionPath choose_path(const vk::DeviceInfo& device, DType dtype, AttentionPath wanted,
+                          ScorePrecision scores) {
     wanted = wanted_path(wanted);
+    std::string refusals;
     for (const AttentionPath path : kFastestFirst) {
         if (wanted != AttentionPath::automatic && wanted != path) continue;
-        const vk::Support support = supports(path, device, dtype);
+        vk::Support support = supports(path, device, dtype, scores);
         if (support.ok && (!is_emulated(path, device) || wanted == path)) return path;
         require(wanted != path, "[attention] path {} cannot run on {}: {}", name_of(path),
                 device.name, support.why);
+        if (support.ok) support.why = "emulated: for those who ask for this path";
         log::debug("attention: not path {}: {}", name_of(path), support.why);
+        refusals += fmt::format("; {}: {}", name_of(path), support.why);
     }
-    fail("[attention] no path runs on {}", device.name);
+    fail("[attention] no path {}runs on {}{}",
+         scores == ScorePrecision::int8 ? "with int8 scores " : "", device.name, refusals);
+}
+
+uint32_t AttentionChoice::subgroup_rows() const {
+    return tile.row_tiles * (path == AttentionPath::scalar ? lanes : matrix.m);
 }
 
 TileShape AttentionChoice::block() const {
-    const uint32_t rows = path == AttentionPath::scalar ? lanes : matrix.m;
-    return {tile.subgroups * tile.row_tiles * rows, tile.keys};
+    return {tile.subgroups * subgroup_rows(), tile.keys};
 }
 
 AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionProblem& problem,
                                  TileShape granularity, AttentionPath wanted) {
-    const AttentionPath path = choose_path(device, problem.dtype, wanted);
+    const AttentionPath path = choose_path(device, problem.dtype, wanted, problem.scores);
     AttentionChoice choice{.path = path,
                            .emulated = is_emulated(path, device),
                            .matrix = {},
+                           .score_k = 0,
                            .lanes = device.limits.subgroup_size,
                            .tile = {1, 16, 1}};
     if (path == AttentionPath::scalar) {  // see tile_scalar.glsl
@@ -264,6 +332,7 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
             choice.lanes = 64;
     } else {
         choice.matrix = matrix_shape(path, device);
+        if (problem.scores == ScorePrecision::int8) choice.score_k = int8_k(path, device);
         const auto measured = measured_tile(path, device, problem, granularity);
         choice.tile = measured ? *measured : matrix_tile(path, device, problem, granularity);
     }
@@ -272,7 +341,7 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
 
 TileCandidates attention_tiles(const vk::DeviceInfo& device, const AttentionProblem& problem,
                                TileShape granularity, AttentionPath wanted) {
-    const AttentionPath path = choose_path(device, problem.dtype, wanted);
+    const AttentionPath path = choose_path(device, problem.dtype, wanted, problem.scores);
     if (path == AttentionPath::scalar || std::getenv("FOVEA_TILE")) return {};
     const AttentionTile rule = matrix_tile(path, device, problem, granularity);
     TileCandidates candidates{class_of(path, problem, granularity), {to_string(rule)}};
@@ -300,18 +369,18 @@ AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo&
         return kernel;
     }
     const bool khr = c.path == AttentionPath::khr;
-    kernel.shader = khr ? c.emulated ? &shader::attention_khr_emulated : &shader::attention_khr
-                    : c.emulated ? &shader::attention_nv2_emulated
-                                 : &shader::attention_nv2;
+    kernel.shader = &module_of(c.path, p.scores, c.emulated);
     add({t.subgroups, c.matrix.m, c.matrix.n, c.matrix.k});
     if (!khr) add({t.row_tiles, places.rows, places.columns, t.unroll});
+    if (p.scores == ScorePrecision::int8) add({c.score_k});
     return kernel;
 }
 
-std::vector<PathSupport> attention_paths(const vk::DeviceInfo& device, DType dtype) {
+std::vector<PathSupport> attention_paths(const vk::DeviceInfo& device, DType dtype,
+                                         ScorePrecision scores) {
     std::vector<PathSupport> paths;
     for (const AttentionPath path : kFastestFirst)
-        paths.push_back({path, supports(path, device, dtype)});
+        paths.push_back({path, supports(path, device, dtype, scores)});
     return paths;
 }
 

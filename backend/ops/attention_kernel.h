@@ -16,6 +16,7 @@ struct AttentionProblem {
     uint32_t batch, heads, kv_heads, q_len, kv_len, extra_len, head_dim, v_dim;
     DType dtype;
     uint32_t flags;  ///< FLAG_… of attention_params.h
+    ScorePrecision scores = ScorePrecision::stored;
 };
 
 /// Self-attention of one sample, every head with keys of its own, nothing extra.
@@ -51,10 +52,12 @@ struct AttentionChoice {
     AttentionPath path;
     bool emulated;           ///< khr and nv2 on plain registers
     vk::MatrixShape matrix;  ///< of khr and nv2
+    uint32_t score_k;        ///< int8 scores: products of matrix.m × matrix.n × score_k; else 0
     uint32_t lanes;          ///< a subgroup; on scalar, a workgroup
     AttentionTile tile;
 
-    TileShape block() const;  ///< queries × keys
+    TileShape block() const;         ///< queries × keys
+    uint32_t subgroup_rows() const;  ///< queries a subgroup; on scalar, a workgroup
 };
 
 struct AttentionKernel {
@@ -63,7 +66,8 @@ struct AttentionKernel {
     bool full_subgroups;
 };
 
-vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype);
+vk::Support supports(AttentionPath path, const vk::DeviceInfo& device, DType dtype,
+                     ScorePrecision scores = ScorePrecision::stored);
 
 /// For a pattern of this granularity, on `wanted`; automatic: on the path that attention() takes.
 /// Throws Error where the path cannot run.

@@ -39,10 +39,11 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
     const size_t headers = std::max<size_t>(1, plan.list_of_head.size());
     std::vector<uint32_t> words(headers * shared::LIST_HEADER);
     std::vector<std::vector<uint32_t>> header_of;
-    uint32_t longest = 0;
+    uint32_t longest = 0, most_key_tiles = 0;
     std::optional<uint32_t> key_tiles = plan.lists[0].key_tiles();
     for (const BlockList& list : plan.lists) {
         if (list.key_tiles() != key_tiles) key_tiles.reset();
+        most_key_tiles = std::max(most_key_tiles, list.key_tiles());
         require(list.query_tiles() == plan.lists[0].query_tiles(),
                 "[attention] the lists of a plan differ in query tiles: {} and {}",
                 list.query_tiles(), plan.lists[0].query_tiles());
@@ -84,7 +85,8 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
             .query_tiles = plan.lists[0].query_tiles(),
             .longest_row = longest,
             .ordered = ordered,
-            .key_tiles = key_tiles};
+            .key_tiles = key_tiles,
+            .most_key_tiles = most_key_tiles};
 }
 
 /// Bounded: a program with more patterns at once than this builds some of them again.

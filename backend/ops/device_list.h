@@ -16,6 +16,7 @@ struct DeviceList {
     uint32_t longest_row;  ///< blocks
     bool ordered;          ///< slots are not tokens
     std::optional<uint32_t> key_tiles;  ///< without those of extra keys; absent where heads differ
+    uint32_t most_key_tiles;            ///< of a head
 };
 
 /// Made when first asked for, then shared by all heads that are alike, layers, steps and ops.

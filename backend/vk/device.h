@@ -53,12 +53,14 @@ struct DeviceInfo {
     Limits limits;
     bool fp16_storage = false;
     bool fp16_arithmetic = false;
+    bool int8_arithmetic = false;
     Support usable;  ///< whether fovea runs at all
     Support scalar, khr,
         nv2;  ///< attention paths the device could take (built or not is the op's matter)
     std::vector<std::string>
         matrix_shapes;  ///< "16x16x16 f16 f16 f32 f32 subgroup", as the driver lists them
     std::vector<MatrixShape> fp16_matrices;  ///< of these: fp16 operands, fp32 sums, a subgroup
+    std::vector<MatrixShape> int8_matrices;  ///< of these: int8 operands, int32 sums, a subgroup
 };
 
 /// Every Vulkan device of the machine. Empty when there is a loader but no driver; throws Error

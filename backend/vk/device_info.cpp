@@ -64,12 +64,16 @@ void read_matrix_shapes(VkPhysicalDevice device, DeviceInfo& info) {
             "{}x{}x{} {} {} {} {} {}", shape.MSize, shape.NSize, shape.KSize,
             component_name(shape.AType), component_name(shape.BType), component_name(shape.CType),
             component_name(shape.ResultType), scope_name(shape.scope)));
-        if (shape.AType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
-            shape.BType == VK_COMPONENT_TYPE_FLOAT16_KHR &&
-            shape.CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
-            shape.ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
-            shape.scope == VK_SCOPE_SUBGROUP_KHR)
-            info.fp16_matrices.push_back({shape.MSize, shape.NSize, shape.KSize});
+        const auto has = [&](VkComponentTypeKHR operands, VkComponentTypeKHR sums) {
+            return shape.AType == operands && shape.BType == operands && shape.CType == sums &&
+                   shape.ResultType == sums && shape.scope == VK_SCOPE_SUBGROUP_KHR;
+        };
+        const MatrixShape size{shape.MSize, shape.NSize, shape.KSize};
+        if (has(VK_COMPONENT_TYPE_FLOAT16_KHR, VK_COMPONENT_TYPE_FLOAT32_KHR))
+            info.fp16_matrices.push_back(size);
+        if (has(VK_COMPONENT_TYPE_SINT8_KHR, VK_COMPONENT_TYPE_SINT32_KHR) &&
+            !shape.saturatingAccumulation)
+            info.int8_matrices.push_back(size);
     }
 }
 
@@ -192,6 +196,7 @@ PhysicalDevice describe(VkPhysicalDevice handle, uint32_t index) {
     vkGetPhysicalDeviceFeatures2(handle, &features);
     info.fp16_storage = features11.storageBuffer16BitAccess;
     info.fp16_arithmetic = features12.shaderFloat16;
+    info.int8_arithmetic = features12.shaderInt8;
     read_memory(device);
     info.usable = find_queue(device);
     info.scalar = info.usable;

@@ -26,7 +26,9 @@ layout(push_constant) uniform Push {
 layout(set = 0, binding = 0) readonly buffer Q { Vector q_data[]; };
 layout(set = 0, binding = 1) readonly buffer K { Vector k_data[]; };
 layout(set = 0, binding = 2) readonly buffer V { Vector v_data[]; };
+#ifndef INT8_SCORES
 layout(set = 0, binding = 3) readonly buffer KExtra { Vector k_extra_data[]; };
+#endif
 layout(set = 0, binding = 4) readonly buffer VExtra { Vector v_extra_data[]; };
 layout(set = 0, binding = 5) readonly buffer List { uint list[]; };
 layout(set = 0, binding = 6) writeonly buffer O { Vector o_data[]; };

@@ -11,6 +11,9 @@
 #extension GL_NV_cooperative_matrix2 : require
 #extension GL_KHR_memory_scope_semantics : require
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
+#ifdef INT8_SCORES
+#extension GL_EXT_shader_explicit_arithmetic_types_int8 : require
+#endif
 #endif
 
 // Attention on VK_NV_cooperative_matrix2's reductions, conversions and element functions at
@@ -28,6 +31,7 @@ layout(constant_id = 9) const uint ROW_TILES = 1;
 layout(constant_id = 10) const uint ROWS_OF_ELEMENTS = 0x76543210;
 layout(constant_id = 11) const uint COLUMNS_OF_ELEMENTS = 0xffffffff;
 layout(constant_id = 12) const uint UNROLL = 1;
+layout(constant_id = 13) const uint SCORE_K = 16;  // of int8 products, MAT_M × MAT_N × SCORE_K
 #define ROW_OF(i) ((i) < 8 ? ROWS_OF_ELEMENTS >> 4 * (i) & 15 : (i))
 #define COLUMN_OF(i) (COLUMNS_OF_ELEMENTS >> 4 * (i) & 15)
 #ifndef EMULATED
@@ -40,6 +44,7 @@ const uint BR = SUBGROUPS * ROW_TILES * MAT_M;
 #define Vector uvec4
 
 #include "attention.glsl"
+#include "common/half_vectors.glsl"
 #include "common/matrices.glsl"
 #include "tile_matrix.glsl"
 #include "softmax_nv2.glsl"

@@ -28,6 +28,7 @@ struct AttentionParams {
     uint weights_head_stride;
     uint q_labels;  // rows and columns of the table of multipliers
     uint k_labels;
+    uint k_tiles;  // int8 scores: tiles of keys a head, with those of extra keys
 };
 
 // Specialisation: what a call does not use costs nothing.

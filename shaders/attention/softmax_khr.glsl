@@ -111,7 +111,7 @@ void end_softmax() {
         if (params.write_lse != 0 && token != NO_TOKEN &&
             gl_SubgroupInvocationID % LANES_A_ROW == 0)
             lse_data[query_head() * params.q_len + token] =
-                sum == 0 ? MINUS_INFINITY : (row_max[pass] + log2(sum)) * LN2;
+                sum == 0 ? MINUS_INFINITY : lse_of(row_max[pass] + log2(sum), row);
     }
     subgroupBarrier();
     if (VALUES) scale_o();

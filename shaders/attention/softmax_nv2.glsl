@@ -155,19 +155,20 @@ void softmax_step() {
 }
 
 void write_lse(uint r) {
-    MatrixC lse;
-    UNROLLED for (uint i = 0; i < SIZE(lse); ++i) {
+    MatrixC exponent;
+    UNROLLED for (uint i = 0; i < SIZE(exponent); ++i) {
         const float sum = ELEMENT(row_sum[r], i);
-        ELEMENT(lse, i) = sum == 0 ? MINUS_INFINITY : (ELEMENT(row_max[r], i) + log2(sum)) * LN2;
+        ELEMENT(exponent, i) = sum == 0 ? MINUS_INFINITY : ELEMENT(row_max[r], i) + log2(sum);
     }
     const uint scratch = gl_SubgroupID * S_TILE;
     subgroupBarrier();
-    STORE_C(lse, s_tile, scratch, MAT_N);
+    STORE_C(exponent, s_tile, scratch, MAT_N);
     subgroupBarrier();
     for (uint row = gl_SubgroupInvocationID; row < MAT_M; row += LANES) {
         const uint token = query_token(own_slot(r * MAT_M + row));
         if (token != NO_TOKEN)
-            lse_data[query_head() * params.q_len + token] = s_tile[scratch + row * MAT_N];
+            lse_data[query_head() * params.q_len + token] =
+                lse_of(s_tile[scratch + row * MAT_N], r * MAT_M + row);
     }
 }
 

@@ -12,6 +12,11 @@
 //   for (uint i = 0; i < SIZE(c); ++i) ELEMENT(c, i) …    in step with other MatrixC: one layout
 
 //   UNROLLED for …                         over arrays of matrices
+//
+// With INT8_SCORES also operands of int8, MAT_M × MAT_N × SCORE_K, and their exact sums:
+//   MatrixA8 a; MatrixB8 b; MatrixC32 c;
+//   LOAD_A8, LOAD_B8_TRANSPOSED, CLEAR32   as above
+//   TO_FLOAT(c, sums)                      sums as a MatrixC
 
 #ifndef EMULATED
 
@@ -33,6 +38,16 @@
     coopMatStore(m, array, at, stride, gl_CooperativeMatrixLayoutRowMajor)
 #define STORE_C_VECTORS STORE_C
 #define multiply_add coopMatMulAdd
+
+#ifdef INT8_SCORES
+#define MatrixA8 coopmat<int8_t, gl_ScopeSubgroup, MAT_M, SCORE_K, gl_MatrixUseA>
+#define MatrixB8 coopmat<int8_t, gl_ScopeSubgroup, SCORE_K, MAT_N, gl_MatrixUseB>
+#define MatrixC32 coopmat<int, gl_ScopeSubgroup, MAT_M, MAT_N, gl_MatrixUseAccumulator>
+#define LOAD_A8 LOAD_A
+#define LOAD_B8_TRANSPOSED LOAD_B_TRANSPOSED
+#define CLEAR32(c) c = MatrixC32(0)
+#define TO_FLOAT(c, sums) c = MatrixC(sums)
+#endif
 
 #else
 
@@ -88,6 +103,24 @@ uint halves(float word) { return 2; }
 #define STORE_C_VECTORS(m, array, at, stride)                            \
     FOR_ELEMENTS array[(at) + NUMBER / 16 * (stride) + NUMBER % 16 / 4][NUMBER % 4] = \
         floatBitsToUint(m.e[i])
+
+// Sums of int8 products stay below 2^24: exact in fp32.
+#define MatrixA8 Matrix
+#define MatrixB8 Matrix
+#define MatrixC32 Matrix
+#define CLEAR32 CLEAR
+#define TO_FLOAT(c, sums) c = sums
+float int8_at(uvec4 vector, uint number) {
+    return float(bitfieldExtract(int(vector[number / 4]), int(number % 4) * 8, 8));
+}
+#define LOAD_INT8(m, array, at, stride, row, column)                        \
+    FOR_ELEMENTS {                                                          \
+        const uint number = ((at) + (row) * (stride)) * 16 + (column);      \
+        m.e[i] = int8_at(array[number / 16], number % 16);                  \
+    }
+#define LOAD_A8(m, array, at, stride) LOAD_INT8(m, array, at, stride, NUMBER / 16, NUMBER % 16)
+#define LOAD_B8_TRANSPOSED(m, array, at, stride) \
+    LOAD_INT8(m, array, at, stride, NUMBER % 16, NUMBER / 16)
 
 Matrix multiply_add(Matrix a, Matrix b, Matrix c) {
     FOR_ELEMENTS {

@@ -54,6 +54,14 @@ TEST_F(AttentionCli, OneLineACaseAndItsResult) {
     EXPECT_NEAR(out.floats("lse", {1, 1, 2})[1], 1.3132617f, 1e-6f);
 }
 
+TEST_F(AttentionCli, ScoresThatAPathHasNot) {
+    const auto good = write_case("good.safetensors", true);
+    const auto scalar = run("attention --scores int8 --path scalar " + good);
+    EXPECT_EQ(scalar.code, 1);
+    EXPECT_THAT(scalar.err, HasSubstr("matrix units"));
+    EXPECT_THAT(run("attention --scores int4 " + good).err, HasSubstr("stored or int8"));
+}
+
 TEST_F(AttentionCli, JsonHasOneObjectALine) {
     const auto good = write_case("good.safetensors", true);
     const auto plain = write_case("plain.safetensors", false);

@@ -57,6 +57,15 @@ void expect_sound(const AttentionChoice& c, const vk::DeviceInfo& device, TileSh
     }
 }
 
+std::string refusal(const vk::DeviceInfo& device, const AttentionProblem& p, AttentionPath path) {
+    try {
+        choose_attention(device, p, {0, 0}, path);
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
+}
+
 TEST(AttentionChoice, FitsTheDeviceAtEverySize) {
     const AttentionPath paths[] = {AttentionPath::scalar, AttentionPath::khr, AttentionPath::nv2};
     for (const AttentionPath path : paths) {
@@ -80,6 +89,33 @@ TEST(AttentionChoice, FitsTheDeviceAtEverySize) {
                         EXPECT_EQ(kernel.full_subgroups, path != AttentionPath::scalar);
                     }
     }
+}
+
+TEST(AttentionChoice, Int8ScoresWhereTheDeviceHasThem) {
+    vk::DeviceInfo device = gpu(kUsual, true);
+    AttentionProblem p = problem(24, 4608, 128);
+    p.scores = ScorePrecision::int8;
+    for (const AttentionPath path : {AttentionPath::khr, AttentionPath::nv2}) {
+        if (!built(path)) continue;
+        SCOPED_TRACE(name_of(path));
+        device.int8_matrices = {{16, 8, 32}};  // not of the m × n of the path's fp16 products
+        device.int8_arithmetic = true;
+        EXPECT_THAT(refusal(device, p, path), ::testing::HasSubstr("no int8 × int8 → int32"));
+        device.int8_matrices.push_back({16, 16, 32});
+        device.int8_arithmetic = false;
+        EXPECT_THAT(refusal(device, p, path), ::testing::HasSubstr("8-bit integers"));
+        device.int8_arithmetic = true;
+        for (const uint32_t head_dim : {8u, 64u, 72u, 128u, 256u})
+            for (const uint32_t tokens : {1u, 77u, 4608u, 115200u}) {
+                p = problem(24, tokens, head_dim);
+                p.scores = ScorePrecision::int8;
+                const AttentionChoice c = choose_attention(device, p, {0, 0}, path);
+                EXPECT_EQ(c.score_k, 32u);
+                EXPECT_EQ(attention_kernel(c, device, p).constants.back(), 32u);
+                expect_sound(c, device, {0, 0});
+            }
+    }
+    EXPECT_THAT(refusal(device, p, AttentionPath::scalar), ::testing::HasSubstr("matrix units"));
 }
 
 TEST(AttentionChoice, ShortQueriesTakeSmallWorkgroups) {
