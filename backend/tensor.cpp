@@ -16,6 +16,10 @@ int64_t product(const Shape& shape) {
 
 vk::Access access(const Tensor& tensor, vk::Access::Mode mode) {
     if (!tensor) return {};
+    require(tensor.is_dense(),
+            "[tensor] a dense tensor expected, found columns of a wider one, {}: compact() of "
+            "permute.h copies them",
+            to_string(tensor.shape()));
     return {tensor.buffer(), tensor.offset(), tensor.bytes(), mode};
 }
 
@@ -70,6 +74,28 @@ int64_t Tensor::numel() const {
     return product(shape_);
 }
 
+uint64_t Tensor::bytes() const {
+    const int64_t count = is_dense() ? numel() : (numel() / run_ - 1) * pitch_ + run_;
+    return static_cast<uint64_t>(count) * bytes_of(dtype_);
+}
+
+int64_t Tensor::pitch(int64_t row) const {
+    require(is_dense() || run_ == row, "[tensor] rows of {} expected, found a view with rows of {}",
+            row, run_);
+    return is_dense() ? row : pitch_;
+}
+
+Tensor Tensor::columns(int64_t begin, int64_t count) const {
+    require(rank() > 0 && begin >= 0 && count > 0 && begin + count <= shape_.back(),
+            "[columns] {} to {} of shape {}", begin, begin + count, to_string(shape_));
+    Tensor view = *this;
+    view.pitch_ = pitch(shape_.back());
+    view.run_ = count;
+    view.shape_.back() = count;
+    view.offset_ += static_cast<uint64_t>(begin) * bytes_of(dtype_);
+    return view;
+}
+
 Tensor Tensor::reshape(Shape shape) const {
     int64_t known = 1;
     int64_t* open = nullptr;
@@ -82,16 +108,26 @@ Tensor Tensor::reshape(Shape shape) const {
     if (open && known > 0) *open = numel() / known;
     require(product(shape) == numel(), "[reshape] {} has {} elements, {} has {}", to_string(shape_),
             numel(), to_string(shape), product(shape));
-    return {buffer_, std::move(shape), dtype_, offset_};
+    int64_t row = 1;
+    for (size_t k = shape.size(); row < run_ && k-- > 0;) row *= shape[k];
+    require(is_dense() || row == run_, "[reshape] {} has rows of {} with gaps between, {} has not",
+            to_string(shape_), run_, to_string(shape));
+    Tensor result = *this;
+    result.shape_ = std::move(shape);
+    return result;
 }
 
 Tensor Tensor::slice(int64_t begin, int64_t count) const {
     require(rank() > 0 && begin >= 0 && count > 0 && begin + count <= shape_[0],
             "[slice] rows {} to {} of shape {}", begin, begin + count, to_string(shape_));
-    Shape shape = shape_;
-    shape[0] = count;
-    const uint64_t row = bytes() / static_cast<uint64_t>(shape_[0]);
-    return {buffer_, std::move(shape), dtype_, offset_ + static_cast<uint64_t>(begin) * row};
+    const int64_t row = numel() / shape_[0];
+    require(is_dense() || row % run_ == 0, "[slice] of {}, whose gaps lie between rows of {}",
+            to_string(shape_), run_);
+    Tensor result = *this;
+    result.shape_[0] = count;
+    result.offset_ +=
+        static_cast<uint64_t>(begin * (is_dense() ? row : row / run_ * pitch_)) * bytes_of(dtype_);
+    return result;
 }
 
 Tensor Tensor::index(int64_t i) const {
@@ -143,6 +179,11 @@ std::vector<float> to_host(vk::Stream& stream, const Tensor& tensor) {
         for (size_t i = 0; i < values.size(); ++i) values[i] = half_to_float(halves[i]);
     }
     return values;
+}
+
+vk::Access read_view(const Tensor& tensor) {
+    if (!tensor) return {};
+    return {tensor.buffer(), tensor.offset(), tensor.bytes(), vk::Access::Mode::read};
 }
 
 vk::Access read(const Tensor& tensor) {

@@ -25,7 +25,7 @@ layout(push_constant) uniform Push { NormParams p; };
 void main() {
     const uint row = this_row();
     if (row >= p.rows) return;
-    const uint base = row * p.n;
+    const uint base = row / p.together * p.pitch + row % p.together * p.n;
     const float center = RMS ? 0.0 : load(x[base]);
 
     float sum = 0, squares = 0;
@@ -47,6 +47,6 @@ void main() {
         if (HAS_BIAS) v += load(bias[j]);
         if (HAS_SCALE) v *= 1.0 + load(scale[modulation + j]);
         if (HAS_SHIFT) v += load(shift[modulation + j]);
-        y[base + j] = store(v);
+        y[row * p.n + j] = store(v);
     }
 }

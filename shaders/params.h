@@ -14,6 +14,8 @@ struct NormParams {
     uint rows, n;
     uint rows_per_batch;  // of shift and scale
     float eps;
+    uint together;  // rows of x side by side, and elements to the next such
+    uint pitch;
 };
 
 struct RopeParams {
@@ -21,6 +23,8 @@ struct RopeParams {
     uint tokens, head_dim;
     uint rotated;  // dims at the front of head_dim that turn
     float eps;
+    uint together;  // heads of a token side by side, and elements of x to the next token's
+    uint pitch;
 };
 
 struct StridedParams {

@@ -23,7 +23,8 @@ float head(uint base, uint j, float inverse) {
 void main() {
     const uint row = this_row();
     if (row >= p.rows) return;
-    const uint base = row * p.head_dim;
+    const uint token = row / p.together, to = row * p.head_dim;
+    const uint base = token * p.pitch + row % p.together * p.head_dim;
 
     float inverse = 1;
     if (HAS_NORM) {
@@ -36,13 +37,13 @@ void main() {
     }
 
     const uint pairs = p.rotated / 2;
-    const uint angles = (row % p.tokens) * pairs;
+    const uint angles = (token % p.tokens) * pairs;
     for (uint j = first_column(); j < pairs; j += column_step()) {
         const float a = head(base, 2 * j, inverse), b = head(base, 2 * j + 1, inverse);
         const vec2 turn = table[angles + j];
-        y[base + 2 * j] = store(a * turn.x - b * turn.y);
-        y[base + 2 * j + 1] = store(a * turn.y + b * turn.x);
+        y[to + 2 * j] = store(a * turn.x - b * turn.y);
+        y[to + 2 * j + 1] = store(a * turn.y + b * turn.x);
     }
     for (uint j = p.rotated + first_column(); j < p.head_dim; j += column_step())
-        y[base + j] = store(head(base, j, inverse));
+        y[to + j] = store(head(base, j, inverse));
 }

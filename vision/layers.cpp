@@ -6,7 +6,6 @@
 #include "backend/error.h"
 #include "backend/ops/gemm.h"
 #include "backend/ops/norm.h"
-#include "backend/ops/permute.h"
 
 namespace fovea {
 
@@ -72,7 +71,7 @@ EncoderBlock load_encoder_block(const Loader& weights, int64_t width) {
 
 Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const Tensor& x,
                             const Tensor& heads) {
-    const Tensor y = linear_residual(stream, merge_heads(stream, heads), block.out, x);
+    const Tensor y = linear_residual(stream, merge_heads(heads), block.out, x);
     const Tensor h =
         linear(stream, layer_norm(stream, y, block.norm2), block.fc1, Activation::gelu);
     return linear_residual(stream, h, block.fc2, y);
@@ -107,14 +106,20 @@ Tensor layer_norm(vk::Stream& stream, const Tensor& x, const Affine& layer) {
     return layer_norm(stream, x, NormOptions{.weight = layer.weight, .bias = layer.bias});
 }
 
-Tensor split_heads(vk::Stream& stream, const Tensor& x, int64_t parts, int64_t heads) {
-    const int64_t head_dim = x.dim(2) / (parts * heads);
-    return permute(stream, x.reshape({x.dim(0), x.dim(1), parts, heads, head_dim}),
-                   {2, 0, 3, 1, 4});
+Tensor heads_of(const Tensor& x, int64_t heads, int64_t part, int64_t parts) {
+    const int64_t width = x.dim(2) / parts;
+    const Tensor own = parts == 1 ? x : x.columns(part * width, width);
+    return own.reshape({x.dim(0), x.dim(1), heads, width / heads});
 }
 
-Tensor merge_heads(vk::Stream& stream, const Tensor& x) {
-    return permute(stream, x, {0, 2, 1, 3}).reshape({x.dim(0), x.dim(2), x.dim(1) * x.dim(3)});
+Tensor merge_heads(const Tensor& x) {
+    return x.reshape({x.dim(0), x.dim(1), x.dim(2) * x.dim(3)});
+}
+
+Tensor attend(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
+              const Pattern& pattern, AttentionOptions options) {
+    options.layout = HeadLayout::tokens_first;
+    return attention(stream, q, k, v, pattern, options);
 }
 
 }  // namespace fovea

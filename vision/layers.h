@@ -5,6 +5,7 @@
 #include <string>
 
 #include "backend/ops/activation.h"
+#include "backend/ops/attention.h"
 #include "backend/tensor.h"
 #include "vision/weights.h"
 
@@ -58,7 +59,7 @@ struct EncoderBlock {
 };
 /// The width of the hidden layer comes from the stored shape.
 EncoderBlock load_encoder_block(const Loader& weights, int64_t width);
-/// x plus the attention's heads (batch, heads, tokens, head_dim) projected, plus the MLP of that.
+/// x plus the attention's heads (batch, tokens, heads, head_dim) projected, plus the MLP of that.
 Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const Tensor& x,
                             const Tensor& heads);
 
@@ -74,9 +75,13 @@ Tensor linear_residual(vk::Stream& stream, const Tensor& x, const Linear& layer,
                        const Tensor& residual, const Tensor& gate = {});
 Tensor layer_norm(vk::Stream& stream, const Tensor& x, const Affine& layer);
 
-/// x (batch, tokens, parts·heads·head_dim) → (parts, batch, heads, tokens, head_dim)
-Tensor split_heads(vk::Stream& stream, const Tensor& x, int64_t parts, int64_t heads);
-/// (batch, heads, tokens, head_dim) → (batch, tokens, heads·head_dim)
-Tensor merge_heads(vk::Stream& stream, const Tensor& x);
+/// Part `part` of x (batch, tokens, parts·heads·head_dim): (batch, tokens, heads, head_dim), a view
+/// of its columns where there are more parts.
+Tensor heads_of(const Tensor& x, int64_t heads, int64_t part = 0, int64_t parts = 1);
+/// (batch, tokens, heads, head_dim) → (batch, tokens, heads·head_dim), a view
+Tensor merge_heads(const Tensor& x);
+/// Attention with tokens first: q, k and v as of heads_of(), o likewise.
+Tensor attend(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
+              const Pattern& pattern, AttentionOptions options = {});
 
 }  // namespace fovea

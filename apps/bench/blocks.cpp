@@ -53,8 +53,11 @@ uint32_t stream_of(uint32_t number, uint32_t part) {
 }
 
 RopeOptions positions_of(const ModelShape& s, const Tensor& norm_weight = {}) {
-    RopeOptions options{
-        .axes = s.rope_axes, .grid = {1, 1, 1}, .theta = s.rope_theta, .norm_weight = norm_weight};
+    RopeOptions options{.axes = s.rope_axes,
+                        .grid = {1, 1, 1},
+                        .theta = s.rope_theta,
+                        .norm_weight = norm_weight,
+                        .layout = HeadLayout::tokens_first};
     std::copy(s.grid.rbegin(), s.grid.rend(), options.grid.rbegin());
     return options;
 }
@@ -80,11 +83,11 @@ Tensor mlp(vk::Stream& stream, const BlockWeights& w, const std::string& of, con
 Tensor dit_block(vk::Stream& stream, const ModelShape& s, const BlockWeights& w, const Tensor& x,
                  const Tensor& condition, const Pattern& pattern, Trace* trace) {
     const Tensor m = modulation(stream, condition, w.layer("modulation"), 6);
-    const Tensor h = linear(stream, modulated(stream, x, m, 0), w.layer("qkv"));
-    const Tensor qkv = split_heads(stream, h, 3, s.heads);
-    const Tensor o = attention(stream, qkv.index(0), qkv.index(1), qkv.index(2), pattern);
-    if (trace) trace->self = {qkv.index(1), qkv.index(2), {}, {}, o, {}};
-    const Tensor y = linear_residual(stream, merge_heads(stream, o), w.layer("out"), x, m.index(2));
+    const Tensor qkv = linear(stream, modulated(stream, x, m, 0), w.layer("qkv"));
+    const Tensor k = heads_of(qkv, s.heads, 1, 3), v = heads_of(qkv, s.heads, 2, 3);
+    const Tensor o = attend(stream, heads_of(qkv, s.heads, 0, 3), k, v, pattern);
+    if (trace) trace->self = {k, v, {}, {}, o, {}};
+    const Tensor y = linear_residual(stream, merge_heads(o), w.layer("out"), x, m.index(2));
     return mlp(stream, w, "", y, m);
 }
 
@@ -97,38 +100,37 @@ Tensor wan_block(vk::Stream& stream, const ModelShape& s, const BlockWeights& w,
         Tensor y = linear(stream, from, w.layer(name));
         if (w.vectors.contains(name + "_norm"))
             y = rms_norm(stream, y, {.weight = w.vector(name + "_norm")});
-        return split_heads(stream, y, 1, s.heads).index(0);
+        return heads_of(y, s.heads);
     };
     Tensor h = modulated(stream, x.image, m, 0);
     const Tensor q = rope(stream, heads(h, "q"), positions_of(s));
     const Tensor k = rope(stream, heads(h, "k"), positions_of(s));
     const Tensor v = heads(h, "v");
-    Tensor o = attention(stream, q, k, v, pattern);
+    Tensor o = attend(stream, q, k, v, pattern);
     if (trace) trace->self = {k, v, {}, {}, o, {}};
-    Tensor y = linear_residual(stream, merge_heads(stream, o), w.layer("out"), x.image, m.index(2));
+    Tensor y = linear_residual(stream, merge_heads(o), w.layer("out"), x.image, m.index(2));
 
     h = layer_norm(stream, y, Affine{w.vector("cross_norm"), w.vector("cross_norm_bias")});
     const Tensor cross_k = heads(x.text, "cross_k"), cross_v = heads(x.text, "cross_v");
-    o = attention(stream, heads(h, "cross_q"), cross_k, cross_v, dense());
+    o = attend(stream, heads(h, "cross_q"), cross_k, cross_v, dense());
     if (trace) trace->cross = {cross_k, cross_v, {}, {}, o, {}};
-    y = linear_residual(stream, merge_heads(stream, o), w.layer("cross_out"), y);
+    y = linear_residual(stream, merge_heads(o), w.layer("cross_out"), y);
     return mlp(stream, w, "", y, m);
 }
 
 struct Heads {
-    Tensor q, k, v;  ///< (1, heads, tokens, head_dim)
+    Tensor q, k, v;  ///< (1, tokens, heads, head_dim)
 };
 
 /// Normed a head; the grid's tokens are rotated too, text stands at position 0.
 Heads normed_heads(vk::Stream& stream, const ModelShape& s, const BlockWeights& w,
                    const std::string& of, const Tensor& qkv, bool on_grid) {
-    const Tensor parts = split_heads(stream, qkv, 3, s.heads);
     const auto normed = [&](int64_t part, const char* name) {
-        const Tensor& weight = w.vector(of + name);
-        return on_grid ? rope(stream, parts.index(part), positions_of(s, weight))
-                       : rms_norm(stream, parts.index(part), {.weight = weight});
+        const Tensor &weight = w.vector(of + name), x = heads_of(qkv, s.heads, part, 3);
+        return on_grid ? rope(stream, x, positions_of(s, weight))
+                       : rms_norm(stream, x, {.weight = weight});
     };
-    return {normed(0, "q_norm"), normed(1, "k_norm"), parts.index(2)};
+    return {normed(0, "q_norm"), normed(1, "k_norm"), heads_of(qkv, s.heads, 2, 3)};
 }
 
 /// One softmax over the grid's keys that the pattern keeps and the text's, merged: no
@@ -138,10 +140,10 @@ Tokens joint_attention(vk::Stream& stream, const Heads& image, const Heads& text
     AttentionOptions options;
     options.k_extra = text.k;
     options.v_extra = text.v;
-    const Tensor o = attention(stream, image.q, image.k, image.v, pattern, options);
-    const Tensor text_o = attention(stream, text.q, image.k, image.v, dense(), options);
+    const Tensor o = attend(stream, image.q, image.k, image.v, pattern, options);
+    const Tensor text_o = attend(stream, text.q, image.k, image.v, dense(), options);
     if (trace) trace->self = {image.k, image.v, text.k, text.v, o, text_o};
-    return {merge_heads(stream, o), merge_heads(stream, text_o)};
+    return {merge_heads(o), merge_heads(text_o)};
 }
 
 Tokens dual_block(vk::Stream& stream, const ModelShape& s, const BlockWeights& w, const Tokens& x,

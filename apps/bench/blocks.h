@@ -35,7 +35,7 @@ struct Tokens {
 
 /// What a check needs to see of a run besides its inputs and outputs.
 struct AttentionCall {
-    Tensor k, v, k_extra, v_extra;  ///< (1, heads, tokens, head_dim)
+    Tensor k, v, k_extra, v_extra;  ///< (1, tokens, heads, head_dim), or a view of that shape
     Tensor o;                       ///< the grid's queries
     Tensor text_o;                  ///< the text's, where it asks
 };

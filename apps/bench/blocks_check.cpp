@@ -7,6 +7,7 @@
 #include "apps/bench/timing.h"
 #include "backend/ops/attention.h"
 #include "backend/ops/patches.h"
+#include "backend/ops/permute.h"
 #include "backend/reference/activation.h"
 #include "backend/reference/norm.h"
 
@@ -121,13 +122,14 @@ class Check {
     void compare_tokens(const Tensor& found, const Numbers& tokens, const Values& expected) {
         compare(rows(found, tokens), expected);
     }
-    /// Of x (1, heads, tokens, head_dim): (tokens, heads · head_dim).
+    /// Of x (1, tokens, heads, head_dim), which may be a view: (tokens, heads · head_dim).
     Values heads(const Tensor& x, const Numbers& tokens) {
         Values all;
         for (const int64_t token : tokens)
-            for (int64_t head = 0; head < x.dim(1); ++head)
-                all = joined(std::move(all),
-                             to_host(stream_, x.index(0).index(head).slice(token, 1)));
+            all = joined(
+                std::move(all),
+                to_host(stream_,
+                        compact(stream_, x.index(0).slice(token, 1).reshape({1, s_.width()}))));
         return all;
     }
 
@@ -141,7 +143,10 @@ class Check {
         Values found, expected;
         for (const int64_t head : some_of(s_.heads)) {
             const auto of_head = [&](const Tensor& x) {
-                return x ? to_host(stream_, x.index(0).index(head)) : Values();
+                if (!x) return Values();
+                const Tensor all = x.index(0).reshape({x.dim(1), s_.width()});
+                return to_host(stream_,
+                               compact(stream_, all.columns(head * s_.head_dim, s_.head_dim)));
             };
             const Values k = of_head(call.k), v = of_head(call.v);
             const Values k_extra = of_head(call.k_extra), v_extra = of_head(call.v_extra);

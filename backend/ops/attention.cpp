@@ -7,6 +7,7 @@
 #include "backend/ops/attention_kernel.h"
 #include "backend/ops/device_list.h"
 #include "backend/ops/dispatch.h"
+#include "backend/ops/permute.h"
 #include "backend/ops/quantize.h"
 #include "shaders/attention/attention_params.h"
 
@@ -15,21 +16,48 @@ namespace {
 
 using Problem = AttentionProblem;
 
+/// The axes of q, k, v and the extra ones.
+struct Axes {
+    bool tokens_first;
+    int64_t heads(const Tensor& x) const { return x.dim(tokens_first ? 2 : 1); }
+    int64_t tokens(const Tensor& x) const { return x.dim(tokens_first ? 1 : 2); }
+    /// The shape of x with another number of tokens, heads and dims.
+    Shape like(const Tensor& x, int64_t heads, int64_t tokens, int64_t dim) const {
+        if (tokens_first) return {x.dim(0), tokens, heads, dim};
+        return {x.dim(0), heads, tokens, dim};
+    }
+    /// For kernels that know no other layout.
+    Tensor heads_first(vk::Stream& stream, const Tensor& x) const {
+        return x && tokens_first ? permute(stream, x, {0, 2, 1, 3}) : x;
+    }
+    /// Vectors of `width` elements from a token to the next, where that is asked for.
+    uint32_t pitch(const Tensor& x, int64_t width) const {
+        if (!x || !tokens_first) return 0;
+        return static_cast<uint32_t>(x.pitch(x.dim(2) * x.dim(3)) / width);
+    }
+};
+
+Axes axes_of(const AttentionOptions& options) {
+    return {options.layout == HeadLayout::tokens_first};
+}
+
 void validate_options(const Tensor& q, const Tensor& k, const Tensor& v,
                       const AttentionOptions& options) {
-    const int64_t heads = q.dim(1), q_len = q.dim(2), kv_len = k.dim(2);
+    const Axes axes = axes_of(options);
+    const int64_t heads = axes.heads(q), q_len = axes.tokens(q), kv_len = axes.tokens(k);
     const Tensor& extra = options.k_extra;
     require(!v || static_cast<bool>(extra) == static_cast<bool>(options.v_extra),
             "[attention] k_extra and v_extra go together");
     if (extra) {
-        require(
-            extra.rank() == 4 && extra.shape() == Shape{k.dim(0), k.dim(1), extra.dim(2), k.dim(3)},
-            "[attention] k_extra needs ({}, {}, n, {}), found {}", k.dim(0), k.dim(1), k.dim(3),
-            to_string(extra.shape()));
-        if (v)
-            require(options.v_extra.shape() == Shape{v.dim(0), v.dim(1), extra.dim(2), v.dim(3)},
-                    "[attention] v_extra needs ({}, {}, {}, {}), found {}", v.dim(0), v.dim(1),
-                    extra.dim(2), v.dim(3), to_string(options.v_extra.shape()));
+        const auto needs = [&](const char* name, const Tensor& x, const Tensor& like) {
+            require(x.rank() == 4, "[attention] {} needs four axes, found {}", name,
+                    to_string(x.shape()));
+            const Shape shape = axes.like(like, axes.heads(like), axes.tokens(extra), like.dim(3));
+            require(x.shape() == shape, "[attention] {} needs {}, found {}", name, to_string(shape),
+                    to_string(x.shape()));
+        };
+        needs("k_extra", extra, k);
+        if (v) needs("v_extra", options.v_extra, v);
     }
     if (options.perturb) {
         require_like("attention", "perturb", options.perturb, {heads}, DType::f32);
@@ -80,6 +108,7 @@ uint32_t flags_of(const Tensor& v, const AttentionOptions& options) {
     set(static_cast<bool>(options.relative_bias), shared::FLAG_RELATIVE_BIAS);
     set(static_cast<bool>(options.key_weights), shared::FLAG_KEY_WEIGHTS);
     set(static_cast<bool>(options.multipliers), shared::FLAG_MULTIPLIERS);
+    set(options.layout == HeadLayout::tokens_first, shared::FLAG_TOKENS_FIRST);
     return flags;
 }
 
@@ -87,14 +116,16 @@ uint32_t flags_of(const Tensor& v, const AttentionOptions& options) {
 Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Pattern& pattern,
                  const AttentionOptions& options) {
     require(q && k, "[attention] q, k and v must be there");
+    const Axes axes = axes_of(options);
     require(q.rank() == 4 && k.rank() == 4,
-            "[attention] (batch, heads, tokens, head_dim) expected, found q {} and k {}",
+            "[attention] (batch, {}, head_dim) expected, found q {} and k {}",
+            axes.tokens_first ? "tokens, heads" : "heads, tokens", to_string(q.shape()),
+            to_string(k.shape()));
+    const int64_t q_len = axes.tokens(q), kv_len = axes.tokens(k), heads = axes.heads(q);
+    require(q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3) && heads % axes.heads(k) == 0,
+            "[attention] q and k need the same batch and head_dim, and heads a multiple of k's "
+            "heads; found q {} and k {}",
             to_string(q.shape()), to_string(k.shape()));
-    require(
-        q.dim(0) == k.dim(0) && q.dim(3) == k.dim(3) && k.dim(1) > 0 && q.dim(1) % k.dim(1) == 0,
-        "[attention] q and k need the same batch and head_dim, and heads a multiple of k's "
-        "heads; found q {} and k {}",
-        to_string(q.shape()), to_string(k.shape()));
     if (v)
         require(
             v.rank() == 4 && v.dim(0) == k.dim(0) && v.dim(1) == k.dim(1) && v.dim(2) == k.dim(2),
@@ -116,20 +147,20 @@ Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Patter
     validate_options(q, k, v, options);
     const Grid& grid = pattern.grid();
     const auto tokens = static_cast<int64_t>(grid.tokens());
-    require(grid.shape.empty() || (q.dim(2) == tokens && k.dim(2) == tokens),
+    require(grid.shape.empty() || (q_len == tokens && kv_len == tokens),
             "[attention] the grid of pattern {} has {} tokens, found {} queries and {} keys",
-            pattern.key(), tokens, q.dim(2), k.dim(2));
-    require(pattern.heads() == 0 || pattern.heads() == q.dim(1),
+            pattern.key(), tokens, q_len, kv_len);
+    require(pattern.heads() == 0 || pattern.heads() == heads,
             "[attention] pattern {} is for {} heads, found {}", pattern.key(), pattern.heads(),
-            q.dim(1));
+            heads);
     const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };
-    pattern.accepts(u(q.dim(2)), u(k.dim(2)));
+    pattern.accepts(u(q_len), u(kv_len));
     return {.batch = u(q.dim(0)),
-            .heads = u(q.dim(1)),
-            .kv_heads = u(k.dim(1)),
-            .q_len = u(q.dim(2)),
-            .kv_len = u(k.dim(2)),
-            .extra_len = options.k_extra ? u(options.k_extra.dim(2)) : 0,
+            .heads = u(heads),
+            .kv_heads = u(axes.heads(k)),
+            .q_len = u(q_len),
+            .kv_len = u(kv_len),
+            .extra_len = options.k_extra ? u(axes.tokens(options.k_extra)) : 0,
             .head_dim = u(q.dim(3)),
             .v_dim = v ? u(v.dim(3)) : 8,
             .dtype = q.dtype(),
@@ -169,6 +200,8 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
     const auto side = [&](int64_t axis) {
         return relative ? static_cast<uint32_t>(relative.dim(axis) + 1) / 2 : 0;
     };
+    const Axes axes = axes_of(options);
+    const int64_t width = choice.path == AttentionPath::scalar ? 4 : 8;
     shared::AttentionParams params{
         .q_len = p.q_len,
         .kv_len = p.kv_len,
@@ -184,25 +217,32 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
         .grid_columns = side(2),
         .weights_head_stride = head_stride(options.key_weights),
         .q_labels = multipliers ? static_cast<uint32_t>(multipliers.dim(0)) : 0,
-        .k_labels = multipliers ? static_cast<uint32_t>(multipliers.dim(1)) : 0};
+        .k_labels = multipliers ? static_cast<uint32_t>(multipliers.dim(1)) : 0,
+        .k_tiles = 0,
+        .q_pitch = axes.pitch(q, width),
+        .k_pitch = axes.pitch(k, width),
+        .v_pitch = axes.pitch(v, width),
+        .k_extra_pitch = axes.pitch(options.k_extra, width),
+        .v_extra_pitch = axes.pitch(options.v_extra, width)};
     QuantizedScores int8;
     if (p.scores == ScorePrecision::int8) {
         const bool modified = options.bias || relative || options.key_weights || multipliers;
         int8 = quantize_scores(
-            stream, q, k, list,
+            stream, axes.heads_first(stream, q), axes.heads_first(stream, k), list,
             {.tile = choice.block(),
              .q_rows = choice.subgroup_rows(),
              .columns = (p.head_dim + choice.score_k - 1) / choice.score_k * choice.score_k,
              .scale = params.scale,
              .shifts = lse || modified,
-             .k_extra = options.k_extra});
+             .k_extra = axes.heads_first(stream, options.k_extra)});
         params.k_tiles = int8.k_tiles;
     }
-    std::vector<vk::Access> accesses{read(int8.q ? int8.q : q),
-                                     read(int8.k ? int8.k : k),
-                                     read(v),
-                                     read(int8.k ? int8.k_scales : options.k_extra),
-                                     read(options.v_extra),
+    const auto input = axes.tokens_first ? read_view : read;
+    std::vector<vk::Access> accesses{input(int8.q ? int8.q : q),
+                                     input(int8.k ? int8.k : k),
+                                     input(v),
+                                     input(int8.k ? int8.k_scales : options.k_extra),
+                                     input(options.v_extra),
                                      read(list.words),
                                      write(o),
                                      write(lse),
@@ -226,7 +266,7 @@ Tensor attention(vk::Stream& stream, const Tensor& q, const Tensor& k, const Ten
     const Problem p = validate(q, k, v, pattern, options);
     const Tensor o = empty(stream.device(), {q.dim(0), q.dim(1), q.dim(2), v.dim(3)}, q.dtype());
     Tensor lse;
-    if (options.lse) lse = empty(stream.device(), {q.dim(0), q.dim(1), q.dim(2)}, DType::f32);
+    if (options.lse) lse = empty(stream.device(), {p.batch, p.heads, p.q_len}, DType::f32);
     run(stream, q, k, v, pattern, options, p, o, lse);
     if (options.lse) *options.lse = lse;
     return o;
@@ -237,7 +277,7 @@ Tensor attention_lse(vk::Stream& stream, const Tensor& q, const Tensor& k, const
     AttentionOptions own = options;
     own.v_extra = own.perturb = {};
     const Problem p = validate(q, k, {}, pattern, own);
-    const Tensor lse = empty(stream.device(), {q.dim(0), q.dim(1), q.dim(2)}, DType::f32);
+    const Tensor lse = empty(stream.device(), {p.batch, p.heads, p.q_len}, DType::f32);
     run(stream, q, k, {}, pattern, own, p, {}, lse);
     return lse;
 }

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/ops/head_layout.h"
 #include "backend/patterns/dense.h"
 #include "backend/patterns/neighborhood.h"
 #include "backend/patterns/pattern.h"
@@ -54,6 +55,8 @@ struct AttentionOptions {
     Tensor q_labels, k_labels, multipliers;
     AttentionPath path = AttentionPath::automatic;   ///< an ineligible choice is an Error
     ScorePrecision scores = ScorePrecision::stored;  ///< likewise
+    /// Of q, k, v, k_extra, v_extra and o alike; shapes above and below are heads first.
+    HeadLayout layout = HeadLayout::heads_first;
 };
 
 /// o = softmax(logits) v over the keys that the pattern keeps; fp32 softmax and sums. A query
@@ -64,6 +67,8 @@ struct AttentionOptions {
 ///   k  (batch, kv_heads, kv_len, head_dim); query head h uses key head h / (heads / kv_heads)
 ///   v  (batch, kv_heads, kv_len, v_dim); v_dim a multiple of 8 ≤ 256
 ///   o  (batch, heads, q_len, v_dim), of q's type
+/// With HeadLayout::tokens_first axes 1 and 2 of these change places, the inputs may be columns of
+/// wider tensors, (batch, tokens, heads, head_dim) each, and o is dense.
 /// A pattern with a grid needs q_len = kv_len = its tokens; dense() has none.
 Tensor attention(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
                  const Pattern& pattern, const AttentionOptions& options = {});

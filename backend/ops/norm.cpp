@@ -14,6 +14,7 @@ Tensor norm(vk::Stream& stream, const Tensor& x, const NormOptions& o, bool rms,
     const int64_t rows = count / n;
     require_like(op, "weight", o.weight, {n}, x.dtype());
     require_like(op, "bias", o.bias, {n}, x.dtype());
+    const int64_t together = x.is_dense() ? 1 : x.run() / n;
     int64_t batch = 1;
     for (const Tensor& modulation : {o.shift, o.scale}) {
         if (!modulation) continue;
@@ -32,10 +33,13 @@ Tensor norm(vk::Stream& stream, const Tensor& x, const NormOptions& o, bool rms,
     const shader::NormParams params{.rows = static_cast<uint32_t>(rows),
                                     .n = static_cast<uint32_t>(n),
                                     .rows_per_batch = static_cast<uint32_t>(rows / batch),
-                                    .eps = o.eps};
-    stream.dispatch(stream.device().program(shader, plan.constants),
-                    {write(y), read(x), read(o.weight), read(o.bias), read(o.shift), read(o.scale)},
-                    params, plan.groups, op);
+                                    .eps = o.eps,
+                                    .together = static_cast<uint32_t>(together),
+                                    .pitch = static_cast<uint32_t>(x.pitch(together * n))};
+    stream.dispatch(
+        stream.device().program(shader, plan.constants),
+        {write(y), read_view(x), read(o.weight), read(o.bias), read(o.shift), read(o.scale)},
+        params, plan.groups, op);
     return y;
 }
 

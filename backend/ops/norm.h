@@ -15,7 +15,8 @@ struct NormOptions {
 /// (x − mean) / √(variance + eps) over the last axis; variance of the whole population.
 Tensor layer_norm(vk::Stream& stream, const Tensor& x, const NormOptions& options = {});
 
-/// x / √(mean of x² + eps) over the last axis.
+/// x / √(mean of x² + eps) over the last axis. Both take columns of a wider tensor; the result is
+/// dense.
 Tensor rms_norm(vk::Stream& stream, const Tensor& x, const NormOptions& options = {});
 
 }  // namespace fovea

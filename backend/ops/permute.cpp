@@ -64,6 +64,15 @@ Tensor strided_copy(vk::Stream& stream, const Tensor& x, const Shape& shape,
     return y;
 }
 
+Tensor compact(vk::Stream& stream, const Tensor& view) {
+    require(view && view.rank() > 0, "[compact] at least one axis expected");
+    const auto span = static_cast<int64_t>(view.bytes() / bytes_of(view.dtype()));
+    const int64_t n = view.dim(-1);
+    return strided_copy(stream, Tensor(view.buffer(), {span}, view.dtype(), view.offset()),
+                        {view.numel() / n, n}, {view.pitch(n), 1}, "compact")
+        .reshape(view.shape());
+}
+
 Tensor permute(vk::Stream& stream, const Tensor& x, const std::vector<int>& axes) {
     const auto rank = static_cast<size_t>(x.rank());
     require(axes.size() == rank, "[permute] {} axes for shape {}", axes.size(),

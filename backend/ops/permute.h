@@ -14,4 +14,7 @@ Tensor permute(vk::Stream& stream, const Tensor& x, const std::vector<int>& axes
 Tensor strided_copy(vk::Stream& stream, const Tensor& x, const Shape& shape,
                     const std::vector<int64_t>& strides, std::string_view op = "strided_copy");
 
+/// A dense copy of a view of Tensor::columns(), whose rows are the last axis.
+Tensor compact(vk::Stream& stream, const Tensor& view);
+
 }  // namespace fovea

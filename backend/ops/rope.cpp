@@ -58,9 +58,11 @@ Tensor device_table(vk::Stream& stream, const RopeOptions& o, const Shape& shape
 
 Tensor rope(vk::Stream& stream, const Tensor& x, const RopeOptions& o) {
     const uint32_t count = count_of("rope", x);
-    require(x.rank() == 4, "[rope] (batch, heads, tokens, head_dim) expected, found {}",
-            to_string(x.shape()));
-    const int64_t tokens = x.dim(2), head_dim = x.dim(3);
+    const bool tokens_first = o.layout == HeadLayout::tokens_first;
+    require(x.rank() == 4, "[rope] (batch, {}, head_dim) expected, found {}",
+            tokens_first ? "tokens, heads" : "heads, tokens", to_string(x.shape()));
+    const int64_t tokens = x.dim(tokens_first ? 1 : 2), head_dim = x.dim(3);
+    const int64_t together = tokens_first ? x.dim(2) : 1;
     require(o.grid[0] * o.grid[1] * o.grid[2] == tokens, "[rope] grid {}×{}×{} for {} tokens",
             o.grid[0], o.grid[1], o.grid[2], tokens);
     for (const int n : o.axes)
@@ -81,10 +83,12 @@ Tensor rope(vk::Stream& stream, const Tensor& x, const RopeOptions& o) {
                                     .tokens = static_cast<uint32_t>(tokens),
                                     .head_dim = static_cast<uint32_t>(head_dim),
                                     .rotated = static_cast<uint32_t>(rotated),
-                                    .eps = o.eps};
+                                    .eps = o.eps,
+                                    .together = static_cast<uint32_t>(together),
+                                    .pitch = static_cast<uint32_t>(x.pitch(together * head_dim))};
     const auto& shader = by_dtype("rope", x.dtype(), shader::rope_f32, shader::rope_f16);
     stream.dispatch(stream.device().program(shader, plan.constants),
-                    {write(y), read(x), read(table), read(o.norm_weight)}, params, plan.groups,
+                    {write(y), read_view(x), read(table), read(o.norm_weight)}, params, plan.groups,
                     "rope");
     return y;
 }

@@ -18,6 +18,7 @@ const bool EXTRA = (FLAGS & FLAG_EXTRA) != 0;
 const bool ORDERED = (FLAGS & FLAG_ORDERED) != 0;
 const bool PERTURB = (FLAGS & FLAG_PERTURB) != 0;
 const bool VALUES = (FLAGS & FLAG_VALUES) != 0;
+const bool TOKENS_FIRST = (FLAGS & FLAG_TOKENS_FIRST) != 0;
 
 layout(push_constant) uniform Push {
     AttentionParams params;
@@ -60,6 +61,18 @@ uint query_head() {
 uint key_head() {
     return gl_WorkGroupID.z * params.n_kv_heads +
            gl_WorkGroupID.y / (params.n_heads / params.n_kv_heads);
+}
+
+// Where a token's row of a head starts, in vectors; heads are counted over all samples, of which
+// each has `heads`.
+uint row_start(uint head, uint heads, uint token, uint len, uint vectors, uint pitch) {
+    if (!TOKENS_FIRST) return (head * len + token) * vectors;
+    const uint batch = gl_WorkGroupID.z;
+    return (batch * len + token) * pitch + (head - batch * heads) * vectors;
+}
+
+uint query_row(uint token, uint vectors, uint pitch) {
+    return row_start(query_head(), params.n_heads, token, params.q_len, vectors, pitch);
 }
 
 uint query_token(uint slot) {

@@ -29,6 +29,12 @@ struct AttentionParams {
     uint q_labels;  // rows and columns of the table of multipliers
     uint k_labels;
     uint k_tiles;  // int8 scores: tiles of keys a head, with those of extra keys
+    // Where tokens come first: vectors of the path from a token's heads to the next token's.
+    uint q_pitch;
+    uint k_pitch;
+    uint v_pitch;
+    uint k_extra_pitch;
+    uint v_extra_pitch;
 };
 
 // Specialisation: what a call does not use costs nothing.
@@ -40,6 +46,7 @@ const uint FLAG_BIAS = 16;
 const uint FLAG_RELATIVE_BIAS = 32;
 const uint FLAG_KEY_WEIGHTS = 64;
 const uint FLAG_MULTIPLIERS = 128;
+const uint FLAG_TOKENS_FIRST = 256;  // of q, k, v and o: axes (batch, tokens, heads, head_dim)
 
 #ifdef __cplusplus
 #undef uint

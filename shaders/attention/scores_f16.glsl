@@ -15,7 +15,8 @@ MatrixA q_rows[ROW_TILES * Q_MATRICES];
 uvec4 k_next[K_LOADS];
 
 void fetch_keys(uint key_tile, bool extra, uint first, uint len) {
-    FETCH(k_next, K_LOADS, Q_VECTORS, HEAD_DIM, k_data, k_extra_data)
+    FETCH(k_next, K_LOADS, Q_VECTORS, HEAD_DIM, k_data, params.k_pitch, k_extra_data,
+          params.k_extra_pitch)
 }
 
 void stage_keys(bool partial) {
@@ -43,8 +44,7 @@ void load_q() {
             const uint token = first + row < BR ? query_token(slot) : NO_TOKEN;
             uvec4 vector = uvec4(0);
             if (token != NO_TOKEN && column < HEAD_DIM / 8)
-                vector = sign ^ q_data[(query_head() * params.q_len + token) * (HEAD_DIM / 8) +
-                                       column];
+                vector = sign ^ q_data[query_row(token, HEAD_DIM / 8, params.q_pitch) + column];
             kv_tile[row * STRIDE + column] = vector;
         }
         barrier();

@@ -38,7 +38,7 @@ uint own_slot(uint row) {
 
 // Without a branch, which costs a move of every vector that it leaves alone (25 % on an H200): what
 // has no token takes the last one's row, since masks keep it out of any sum.
-#define FETCH(vectors_next, loads, vectors, dim, data, extra_data)                        \
+#define FETCH(vectors_next, loads, vectors, dim, data, pitch, extra_data, extra_pitch)    \
     UNROLLED for (uint n = 0; n < loads; ++n) {                                           \
         const uint at = n * WORKGROUP + gl_LocalInvocationIndex;                          \
         const uint row = BC * vectors % WORKGROUP == 0 ? at / vectors                     \
@@ -46,7 +46,8 @@ uint own_slot(uint row) {
         const bool padded = vectors != dim / 8;                                           \
         const uint column = padded ? min(at % vectors, dim / 8 - 1) : at % vectors;       \
         const uint token = min(key_slot(first + row, extra), len - 1);                    \
-        const uint from = (kv_head * len + token) * (dim / 8) + column;                   \
+        const uint from = row_start(kv_head, params.n_kv_heads, token, len, dim / 8,      \
+                                    EXTRA && extra ? extra_pitch : pitch) + column;       \
         vectors_next[n] = EXTRA && extra ? extra_data[from] : data[from];                 \
         if (padded && at % vectors >= dim / 8) vectors_next[n] = uvec4(0);                \
     }
@@ -63,7 +64,9 @@ void fetch(uint key_tile) {
     const bool extra = is_extra_tile(key_tile);
     const uint first = first_slot(key_tile), len = extra ? params.extra_len : params.kv_len;
     fetch_keys(key_tile, extra, first, len);
-    if (VALUES) FETCH(v_next, V_LOADS, V_VECTORS, V_DIM, v_data, v_extra_data)
+    if (VALUES)
+        FETCH(v_next, V_LOADS, V_VECTORS, V_DIM, v_data, params.v_pitch, v_extra_data,
+              params.v_extra_pitch)
 }
 
 // In a partial block a row may not see a key, and 0 · ∞ is NaN: values that are not finite become 0
@@ -177,11 +180,15 @@ void store_o() {
             if (!is_finite_query(own_row)) a = b = vec4(NOT_A_NUMBER);
             if (PERTURB && u != 0) {
                 vec4 va, vb;
-                unpack(v_data[(kv_head * params.kv_len + token) * (V_DIM / 8) + vector], va, vb);
+                unpack(v_data[row_start(kv_head, params.n_kv_heads, token, params.kv_len, V_DIM / 8,
+                                        params.v_pitch) +
+                              vector],
+                       va, vb);
                 a = u == 1 ? va : mix(a, va, u);
                 b = u == 1 ? vb : mix(b, vb, u);
             }
-            o_data[(query_head() * params.q_len + token) * (V_DIM / 8) + vector] = packed(a, b);
+            o_data[query_row(token, V_DIM / 8, params.n_heads * (V_DIM / 8)) + vector] =
+                packed(a, b);
         }
     }
 }

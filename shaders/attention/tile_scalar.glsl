@@ -27,24 +27,24 @@ float correction[ROWS];  // of what was summed before the newest maximum
 bool careful;          // a partial block: unseen values may be anything
 uint not_finite;       // of a careful block: keys (HAND_ROUND: this lane's loads) with such a value
 
-// Start of a row in vectors. Slots without a token read the last one: their results are not stored,
-// their keys masked.
-uint row_at(uint head, uint token, uint len, uint vectors) {
-    return (head * len + min(token, len - 1)) * vectors;
-}
+// Slots without a token read the last one: their results are not stored, their keys masked.
+uint token_below(uint token, uint len) { return min(token, len - 1); }
 
-// Where the row of the block's key j starts.
-uint key_row(uint j, uint vectors) {
+// Where the row of the block's key j starts, in k or in v.
+uint key_row(uint j, uint vectors, bool of_v) {
     const uint token = key_token(first_slot(block.x) + j, extra);
-    return row_at(kv_head, token, extra ? params.extra_len : params.kv_len, vectors);
+    const uint len = extra ? params.extra_len : params.kv_len;
+    const uint pitch = of_v ? (extra ? params.v_extra_pitch : params.v_pitch)
+                            : (extra ? params.k_extra_pitch : params.k_pitch);
+    return row_start(kv_head, params.n_kv_heads, token_below(token, len), len, vectors, pitch);
 }
 
 // Outside the loops over columns: compilers for CPUs do not hoist it, and it divides.
-void find_keys(uint vectors) {
+void find_keys(uint vectors, bool of_v) {
     [[unroll]] for (uint n = 0; n < (HAND_ROUND ? LOADS : BC); ++n)
-        key_at[n] = HAND_ROUND ? key_row(n * LANES / 2 + gl_SubgroupInvocationID / 2, vectors) +
+        key_at[n] = HAND_ROUND ? key_row(n * LANES / 2 + gl_SubgroupInvocationID / 2, vectors, of_v) +
                                      gl_SubgroupInvocationID % 2
-                               : key_row(n, vectors);
+                               : key_row(n, vectors, of_v);
 }
 
 // Runs `step` for every second of n columns c.
@@ -57,7 +57,7 @@ void find_keys(uint vectors) {
 
 void begin_columns(uint c) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
-        const uint at = row_at(query_head(), query_at[r], params.q_len, D4);
+        const uint at = query_row(token_below(query_at[r], params.q_len), D4, params.q_pitch);
         [[unroll]] for (uint i = c; i < c + 2; ++i)
             q[r * D4 + i] = load4(q_data[at + i]) * params.scale;
     }
@@ -126,7 +126,7 @@ void scores_columns(bool from_extra, uint c) {
 void scores_key(bool from_extra, uint j) {
     float sum[ROWS];
     [[unroll]] for (uint r = 0; r < ROWS; ++r) sum[r] = 0;
-    const uint at = key_row(j, D4);
+    const uint at = key_row(j, D4, false);
     [[unroll]] for (uint c = 0; c < D4; ++c) {
         const vec4 k = load_k(from_extra, at + c);
         [[unroll]] for (uint r = 0; r < ROWS; ++r)
@@ -144,7 +144,7 @@ void scores(bool partial) {
         return;
     }
     [[unroll]] for (uint i = 0; i < ROWS * BC; ++i) s[i] = 0;
-    find_keys(D4);
+    find_keys(D4, false);
     if (EXTRA && extra)
         EACH_COLUMN_PAIR(D4, scores_columns(true, c))
     else
@@ -222,7 +222,7 @@ void spread_not_finite() {
 }
 
 void accumulate_key(bool from_extra, uint j) {
-    const uint at = key_row(j, VD4);
+    const uint at = key_row(j, VD4, true);
     not_finite = 0;
     [[unroll]] for (uint c = 0; c < VD4; ++c) {
         const vec4 v = load_v(from_extra, at + c, 0);
@@ -245,7 +245,7 @@ void accumulate() {
             else accumulate_key(false, j);
         return;
     }
-    if (V_DIM != HEAD_DIM) find_keys(VD4);
+    if (V_DIM != HEAD_DIM || TOKENS_FIRST) find_keys(VD4, true);
     if (EXTRA && extra)
         EACH_COLUMN_PAIR(VD4, accumulate_columns(true, c))
     else
@@ -257,8 +257,10 @@ void finish_columns(uint c, float u) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         if (query_at[r] == NO_TOKEN) continue;
         const float inverse = row_sum[r] == 0 ? 0 : 1 / row_sum[r];
-        const uint at = row_at(query_head(), query_at[r], params.q_len, VD4);
-        const uint own = PERTURB ? row_at(kv_head, query_at[r], params.kv_len, VD4) : 0;
+        const uint at = query_row(query_at[r], VD4, params.n_heads * VD4);
+        const uint own = PERTURB ? row_start(kv_head, params.n_kv_heads, query_at[r], params.kv_len,
+                                             VD4, params.v_pitch)
+                                 : 0;
         [[unroll]] for (uint i = c; i < c + 2; ++i) {
             vec4 value = o[r * VD4 + i] * inverse;
             if (PERTURB && u != 0) {

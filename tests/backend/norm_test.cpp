@@ -56,6 +56,33 @@ TEST(Norm, AgreesWithReference) {
     }
 }
 
+// Heads of a part of a product's rows, and whole rows of one.
+TEST(Norm, ColumnsOfAWiderTensor) {
+    vk::Stream stream(device());
+    for (const char* plan : testing::kRowPlans) {
+        const testing::Environment forced("FOVEA_ROWS", plan);
+        for (const DType dtype : testing::kStorage) {
+            SCOPED_TRACE(fmt::format("{} {}", plan, name_of(dtype)));
+            const auto x = input(stream, {2, 9, 96}, 1, dtype, 3);
+            const auto weight = input(stream, {16}, 2, dtype), bias = input(stream, {48}, 3, dtype);
+            const Tensor view = x.device.columns(48, 48);
+            std::vector<float> dense;
+            for (size_t row = 0; row < 18; ++row)
+                dense.insert(dense.end(), x.host.begin() + row * 96 + 48,
+                             x.host.begin() + row * 96 + 96);
+            testing::poison(stream, {2, 9, 48}, dtype);
+            EXPECT_TRUE(close(
+                to_host(stream,
+                        rms_norm(stream, view.reshape({2, 9, 3, 16}), {.weight = weight.device})),
+                reference::rms_norm(dense, 16, {.weight = weight.host}), tolerance(dtype)));
+            testing::poison(stream, {2, 9, 48}, dtype);
+            EXPECT_TRUE(close(to_host(stream, layer_norm(stream, view, {.bias = bias.device})),
+                              reference::layer_norm(dense, 48, {.bias = bias.host}),
+                              tolerance(dtype)));
+        }
+    }
+}
+
 TEST(Norm, WeightScaleAndShiftWorkAlone) {
     vk::Stream stream(device());
     const auto x = input(stream, {4, 10}, 1, DType::f32);

@@ -76,6 +76,35 @@ TEST(Permute, MoreWorkgroupsThanOneAxisHolds) {
     EXPECT_EQ(to_host(stream, permute(stream, x, {1, 0})), expected);
 }
 
+TEST(Columns, AreRowsWithGaps) {
+    vk::Stream stream(device());
+    const auto x = input(stream, {3, 4, 24}, 1, DType::f32);
+    const Tensor view = x.device.columns(8, 12);
+    EXPECT_EQ(view.shape(), (Shape{3, 4, 12}));
+    EXPECT_EQ(view.pitch(12), 24);
+    EXPECT_EQ(view.bytes(), (11u * 24 + 12) * 4);
+    const auto rows = [&](size_t first, size_t count, size_t begin, size_t n) {
+        std::vector<float> values;
+        for (size_t row = first; row < first + count; ++row)
+            values.insert(values.end(), x.host.begin() + row * 24 + begin,
+                          x.host.begin() + row * 24 + begin + n);
+        return values;
+    };
+    const auto found = [&](const Tensor& t) { return to_host(stream, compact(stream, t)); };
+    EXPECT_EQ(found(view), rows(0, 12, 8, 12));
+    EXPECT_EQ(found(view.slice(1, 2)), rows(4, 8, 8, 12));
+    EXPECT_EQ(found(view.index(2).slice(1, 2)), rows(9, 2, 8, 12));
+    EXPECT_EQ(found(view.reshape({12, 12}).columns(4, 8)), rows(0, 12, 12, 8));
+    EXPECT_EQ(view.reshape({12, 3, 4}).pitch(12), 24);
+    EXPECT_THROW(view.reshape({4, 4, 9}), Error);
+    EXPECT_THROW(view.reshape({6, 24}), Error);
+    EXPECT_THROW(view.reshape({12, 3, 4}).index(0).index(0).slice(0, 2).pitch(4), Error);
+    EXPECT_THROW(view.pitch(4), Error);
+    EXPECT_THROW(view.columns(8, 8), Error);
+    EXPECT_THROW(to_host(stream, view), Error);
+    EXPECT_THROW(permute(stream, view, {0, 2, 1}), Error);
+}
+
 TEST(Permute, RefusesWrongAxes) {
     vk::Stream stream(device());
     const auto x = input(stream, {2, 3}, 1, DType::f32);

@@ -1,6 +1,7 @@
 #include "backend/ops/rope.h"
 
 #include "backend/error.h"
+#include "backend/ops/permute.h"
 #include "backend/reference/norm.h"
 #include "backend/reference/rope.h"
 #include "tests/backend/ops_testing.h"
@@ -50,6 +51,35 @@ TEST(Rope, AgreesWithReference) {
                                   reference::rope(normed, n, c.axes, c.grid, 10000),
                                   tolerance(dtype)));
             }
+    }
+}
+
+// q and k side by side in a row of a product, heads within.
+TEST(Rope, TokensFirstAndColumnsOfAWiderTensor) {
+    vk::Stream stream(device());
+    const int64_t batch = 2, tokens = 35, heads = 3, d = 16;
+    for (const char* plan : testing::kRowPlans) {
+        const testing::Environment forced("FOVEA_ROWS", plan);
+        for (const DType dtype : testing::kStorage) {
+            SCOPED_TRACE(fmt::format("{} {}", plan, name_of(dtype)));
+            const auto x = input(stream, {2, batch, heads, tokens, d}, 1, dtype);
+            const auto weight = input(stream, {d}, 2, dtype);
+            RopeOptions options{.axes = {2, 4, 6}, .grid = {1, 7, 5}, .norm_weight = weight.device};
+            const Tensor packed =
+                permute(stream, x.device, {1, 3, 0, 2, 4}).reshape({batch, tokens, 2 * heads * d});
+            for (int64_t part = 0; part < 2; ++part) {
+                options.layout = HeadLayout::heads_first;
+                const Tensor expected =
+                    permute(stream, rope(stream, x.device.index(part), options), {0, 2, 1, 3});
+                options.layout = HeadLayout::tokens_first;
+                const Tensor view =
+                    packed.columns(part * heads * d, heads * d).reshape({batch, tokens, heads, d});
+                testing::poison(stream, expected.shape(), dtype);
+                const Tensor found = rope(stream, view, options);
+                EXPECT_EQ(found.shape(), expected.shape());
+                EXPECT_EQ(to_host(stream, found), to_host(stream, expected));
+            }
+        }
     }
 }
 

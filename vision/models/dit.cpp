@@ -69,12 +69,13 @@ Dit::Context Dit::context(vk::Stream& stream, const Tensor& text) const {
     require(text.rank() == 3 && text.dim(2) == config_.text_width,
             "[dit] text states are (batch, length, {}), found {}", config_.text_width,
             to_string(text.shape()));
-    Context context{.pooled = linear(stream, mean_tokens(stream, text), pool_), .keys_values = {}};
+    Context context{
+        .pooled = linear(stream, mean_tokens(stream, text), pool_), .keys = {}, .values = {}};
     for (const auto& b : blocks_) {
-        const Tensor kv = split_heads(stream, linear(stream, text, b.cross_kv), 2, config_.heads);
-        stream.copy(read(rms_norm(stream, kv.index(0), {.weight = b.cross_k_norm})),
-                    write(kv.index(0)));
-        context.keys_values.push_back(kv);
+        const Tensor kv = linear(stream, text, b.cross_kv);
+        context.keys.push_back(
+            rms_norm(stream, heads_of(kv, config_.heads, 0, 2), {.weight = b.cross_k_norm}));
+        context.values.push_back(heads_of(kv, config_.heads, 1, 2));
     }
     return context;
 }
@@ -108,27 +109,29 @@ Tensor Dit::time_embedding(vk::Stream& stream, float t) const {
 
 // modulation (6, batch, width): shift, scale, gate of attention, then of the MLP.
 Tensor Dit::block(vk::Stream& stream, const Block& b, const Tensor& x, const Tensor& modulation,
-                  const Tensor& keys_values, const std::array<int64_t, 3>& grid,
+                  const Tensor& keys, const Tensor& values, const std::array<int64_t, 3>& grid,
                   const Pattern& pattern) const {
-    const RopeOptions positions{
-        .axes = config_.rope_axes, .grid = grid, .theta = config_.rope_theta, .norm_weight = {}};
+    const RopeOptions positions{.axes = config_.rope_axes,
+                                .grid = grid,
+                                .theta = config_.rope_theta,
+                                .norm_weight = {},
+                                .layout = HeadLayout::tokens_first};
     RopeOptions q_rope = positions, k_rope = positions;
     q_rope.norm_weight = b.q_norm;
     k_rope.norm_weight = b.k_norm;
 
     Tensor h = layer_norm(stream, x, {.shift = modulation.index(0), .scale = modulation.index(1)});
-    const Tensor qkv = split_heads(stream, linear(stream, h, b.qkv), 3, config_.heads);
-    const Tensor q = rope(stream, qkv.index(0), q_rope);
-    const Tensor k = rope(stream, qkv.index(1), k_rope);
-    h = merge_heads(stream, attention(stream, q, k, qkv.index(2), pattern));
+    const Tensor qkv = linear(stream, h, b.qkv);
+    const auto part = [&](int64_t i) { return heads_of(qkv, config_.heads, i, 3); };
+    const Tensor q = rope(stream, part(0), q_rope);
+    const Tensor k = rope(stream, part(1), k_rope);
+    h = merge_heads(attend(stream, q, k, part(2), pattern));
     Tensor y = linear_residual(stream, h, b.out, x, modulation.index(2));
 
     h = rms_norm(stream, y, {.weight = b.cross_norm});
-    const Tensor cross =
-        split_heads(stream, linear(stream, h, b.cross_q), 1, config_.heads).index(0);
-    h = attention(stream, rms_norm(stream, cross, {.weight = b.cross_q_norm}), keys_values.index(0),
-                  keys_values.index(1), dense());
-    y = linear_residual(stream, merge_heads(stream, h), b.cross_out, y);
+    const Tensor cross = heads_of(linear(stream, h, b.cross_q), config_.heads);
+    h = attend(stream, rms_norm(stream, cross, {.weight = b.cross_q_norm}), keys, values, dense());
+    y = linear_residual(stream, merge_heads(h), b.cross_out, y);
 
     h = layer_norm(stream, y, {.shift = modulation.index(3), .scale = modulation.index(4)});
     h = linear(stream, h, b.fc1, Activation::gelu);
@@ -155,7 +158,8 @@ Tensor Dit::forward(vk::Stream& stream, const Tensor& z, float t, const Context&
     for (size_t i = 0; i < blocks_.size(); ++i) {
         const Tensor modulation =
             broadcast_add(stream, blocks_[i].table, m.reshape({z.dim(0), 6, width}));
-        x = block(stream, blocks_[i], x, modulation, context.keys_values[i], grid, patterns[i]);
+        x = block(stream, blocks_[i], x, modulation, context.keys[i], context.values[i], grid,
+                  patterns[i]);
     }
     const Tensor last = broadcast_add(stream, final_table_, c);
     x = layer_norm(stream, x, {.shift = last.index(0), .scale = last.index(1)});

@@ -30,9 +30,8 @@ class Dit {
 
     /// What the text contributes, the same for every step: made once a prompt.
     struct Context {
-        Tensor pooled;  ///< (batch, width)
-        std::vector<Tensor>
-            keys_values;  ///< per layer (2, batch, heads, length, head_dim), keys normalised
+        Tensor pooled;                     ///< (batch, width)
+        std::vector<Tensor> keys, values;  ///< per layer (batch, length, heads, head_dim), normed
     };
     /// text: states of the text encoder (batch, length, text_width)
     Context context(vk::Stream& stream, const Tensor& text) const;
@@ -57,7 +56,7 @@ class Dit {
     };
     Tensor time_embedding(vk::Stream& stream, float t) const;
     Tensor block(vk::Stream& stream, const Block& b, const Tensor& x, const Tensor& modulation,
-                 const Tensor& keys_values, const std::array<int64_t, 3>& grid,
+                 const Tensor& keys, const Tensor& values, const std::array<int64_t, 3>& grid,
                  const Pattern& pattern) const;
 
     DitConfig config_;

@@ -67,18 +67,18 @@ Evaluator::Logits Evaluator::forward(vk::Stream& stream, const Tensor& pictures)
     RopeOptions q_rope{.axes = config_.rope_axes,
                        .grid = {1, x.dim(1), x.dim(2)},
                        .theta = config_.rope_theta,
-                       .norm_weight = {}};
+                       .norm_weight = {},
+                       .layout = HeadLayout::tokens_first};
     x = x.reshape({x.dim(0), x.dim(1) * x.dim(2), config_.width});
     for (const auto& b : blocks_) {
         RopeOptions k_rope = q_rope;
         q_rope.norm_weight = b.q_norm;
         k_rope.norm_weight = b.k_norm;
-        const Tensor qkv = split_heads(
-            stream, linear(stream, layer_norm(stream, x, b.norm1), b.qkv), 3, config_.heads);
-        x = finish_encoder_block(
-            stream, b, x,
-            attention(stream, rope(stream, qkv.index(0), q_rope),
-                      rope(stream, qkv.index(1), k_rope), qkv.index(2), dense()));
+        const Tensor qkv = linear(stream, layer_norm(stream, x, b.norm1), b.qkv);
+        const auto part = [&](int64_t i) { return heads_of(qkv, config_.heads, i, 3); };
+        x = finish_encoder_block(stream, b, x,
+                                 attend(stream, rope(stream, part(0), q_rope),
+                                        rope(stream, part(1), k_rope), part(2), dense()));
     }
     x = layer_norm(stream, x, norm_);
     const Tensor mean = mean_tokens(stream, x);

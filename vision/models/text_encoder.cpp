@@ -40,11 +40,10 @@ Tensor TextEncoder::forward(vk::Stream& stream, std::span<const int32_t> ids) co
     Tensor x = embedding(stream, upload(stream, ids, {count}), words_);
     x = add(stream, x.reshape({batch, config_.length, config_.width}), positions_);
     for (const auto& block : blocks_) {
-        const Tensor qkv =
-            split_heads(stream, linear(stream, layer_norm(stream, x, block.norm1), block.qkv), 3,
-                        config_.heads);
-        x = finish_encoder_block(
-            stream, block, x, attention(stream, qkv.index(0), qkv.index(1), qkv.index(2), dense()));
+        const Tensor qkv = linear(stream, layer_norm(stream, x, block.norm1), block.qkv);
+        const auto part = [&](int64_t i) { return heads_of(qkv, config_.heads, i, 3); };
+        x = finish_encoder_block(stream, block, x,
+                                 attend(stream, part(0), part(1), part(2), dense()));
     }
     return layer_norm(stream, x, norm_);
 }
