@@ -33,7 +33,11 @@ struct Axes {
     /// Vectors of `width` elements from a token to the next, where that is asked for.
     uint32_t pitch(const Tensor& x, int64_t width) const {
         if (!x || !tokens_first) return 0;
-        return static_cast<uint32_t>(x.pitch(x.dim(2) * x.dim(3)) / width);
+        const int64_t elements = x.pitch(x.dim(2) * x.dim(3));
+        require(elements % 8 == 0,
+                "[attention] columns of a tensor whose rows are multiples of 8 expected, found {}",
+                elements);
+        return static_cast<uint32_t>(elements / width);
     }
 };
 
