@@ -1,5 +1,7 @@
 #include "backend/ops/permute.h"
 
+#include <numeric>
+
 #include "backend/ops/dispatch.h"
 #include "shaders.h"
 #include "shaders/params.h"
@@ -64,21 +66,16 @@ Tensor strided_copy(vk::Stream& stream, const Tensor& x, const Shape& shape,
     return y;
 }
 
-Tensor compact(vk::Stream& stream, const Tensor& view) {
-    require(view && view.rank() > 0, "[compact] at least one axis expected");
-    const auto span = static_cast<int64_t>(view.bytes() / bytes_of(view.dtype()));
-    const int64_t n = view.dim(-1);
-    return strided_copy(stream, Tensor(view.buffer(), {span}, view.dtype(), view.offset()),
-                        {view.numel() / n, n}, {view.pitch(n), 1}, "compact")
-        .reshape(view.shape());
-}
-
 Tensor permute(vk::Stream& stream, const Tensor& x, const std::vector<int>& axes) {
+    require(static_cast<bool>(x), "[permute] an input is absent");
     const auto rank = static_cast<size_t>(x.rank());
     require(axes.size() == rank, "[permute] {} axes for shape {}", axes.size(),
             to_string(x.shape()));
     std::vector<int64_t> x_strides(rank, 1);
-    for (size_t k = rank; k-- > 1;) x_strides[k - 1] = x_strides[k] * x.shape()[k];
+    for (size_t k = rank; k-- > 1;) {
+        x_strides[k - 1] = x_strides[k] * x.shape()[k];
+        if (x_strides[k - 1] == x.run()) x_strides[k - 1] = x.pitch(x.run());
+    }
     Shape shape;
     std::vector<int64_t> strides;
     std::vector<bool> seen(rank, false);
@@ -90,7 +87,15 @@ Tensor permute(vk::Stream& stream, const Tensor& x, const std::vector<int>& axes
         shape.push_back(x.shape()[k]);
         strides.push_back(x_strides[k]);
     }
-    return strided_copy(stream, x, shape, strides, "permute");
+    const auto span = static_cast<int64_t>(x.bytes() / bytes_of(x.dtype()));
+    const Tensor from(x.buffer(), {span}, x.dtype(), x.offset());  // with what lies between
+    return strided_copy(stream, from, shape, strides, "permute");
+}
+
+Tensor compact(vk::Stream& stream, const Tensor& view) {
+    std::vector<int> axes(static_cast<size_t>(view.rank()));
+    std::iota(axes.begin(), axes.end(), 0);
+    return permute(stream, view, axes);
 }
 
 }  // namespace fovea

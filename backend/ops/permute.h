@@ -6,7 +6,8 @@
 
 namespace fovea {
 
-/// Axis k of the result is axis axes[k] of x. Up to rank 6; f32, i32, f16.
+/// Axis k of the result is axis axes[k] of x, which may be a view of Tensor::columns(). Up to rank
+/// 6; f32, i32, f16.
 Tensor permute(vk::Stream& stream, const Tensor& x, const std::vector<int>& axes);
 
 /// Element (i, j, …) of the result is element Σ i·strides of x, counted in elements. A stride of 0
@@ -14,7 +15,7 @@ Tensor permute(vk::Stream& stream, const Tensor& x, const std::vector<int>& axes
 Tensor strided_copy(vk::Stream& stream, const Tensor& x, const Shape& shape,
                     const std::vector<int64_t>& strides, std::string_view op = "strided_copy");
 
-/// A dense copy of a view of Tensor::columns(), whose rows are the last axis.
+/// A dense copy of a view of Tensor::columns().
 Tensor compact(vk::Stream& stream, const Tensor& view);
 
 }  // namespace fovea

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "backend/error.h"
 #include "backend/ops/attention.h"
 #include "backend/reference/attention.h"
@@ -47,7 +49,7 @@ Packed packed(vk::Stream& stream, const std::vector<Part>& parts, int64_t batch,
 
 /// Everything that addresses q, k, v, extra keys or o: batches, shared keys, perturbed heads.
 void expect_reference(const reference::AttentionShape& s, const Pattern& pattern, DType dtype,
-                      AttentionPath path) {
+                      AttentionPath path, ScorePrecision scores = ScorePrecision::stored) {
     const int64_t b = s.batch, h = s.heads, kh = s.kv_heads, n = s.q_len, e = s.extra_len,
                   d = s.head_dim, dv = s.v_dim;
     const auto values = [&](int64_t count, uint32_t seed) {
@@ -65,7 +67,8 @@ void expect_reference(const reference::AttentionShape& s, const Pattern& pattern
     const Packed own = packed(stream, {q, k, v}, b, n, dtype);
     const Packed extra = packed(stream, {k_extra, v_extra}, b, e, dtype);
     Tensor lse;
-    AttentionOptions options{.lse = &lse, .path = path, .layout = HeadLayout::tokens_first};
+    AttentionOptions options{
+        .lse = &lse, .path = path, .scores = scores, .layout = HeadLayout::tokens_first};
     options.k_extra = extra.of_parts[0];
     options.v_extra = extra.of_parts[1];
     options.perturb = upload(stream, perturb, {h}, DType::f32);
@@ -80,6 +83,15 @@ void expect_reference(const reference::AttentionShape& s, const Pattern& pattern
             for (int64_t head = 0; head < h; ++head)
                 std::copy_n(of_head.begin() + ((i * n + t) * h + head) * dv, dv,
                             found.begin() + ((i * h + head) * n + t) * dv);
+    if (scores == ScorePrecision::int8) {
+        double difference = 0, whole = 0;
+        for (size_t i = 0; i < found.size(); ++i) {
+            difference += std::pow(double{found[i]} - expected.o[i], 2);
+            whole += std::pow(double{expected.o[i]}, 2);
+        }
+        EXPECT_LT(std::sqrt(difference / whole), 0.03);
+        return;
+    }
     EXPECT_TRUE(testing::close(found, expected.o, testing::tolerance(dtype)));
     EXPECT_EQ(lse.shape(), (Shape{b, h, n}));
     EXPECT_TRUE(testing::close(to_host(stream, lse), expected.lse, {1e-4f, 2e-6f}));
@@ -113,6 +125,17 @@ TEST_P(AttentionLayout, TokensFirstEqualsReference) {
             run = true;
         }
     if (!run) GTEST_SKIP() << name_of(GetParam()) << " does not run here";
+}
+
+TEST(AttentionLayout, Int8Scores) {
+    const testing::Environment emulate("FOVEA_EMULATE_MATRICES", "1");
+    for (const auto& [path, support] :
+         attention_paths(device().info(), DType::f16, ScorePrecision::int8)) {
+        if (!support.ok) continue;
+        expect_reference(kShape, dense(), DType::f16, path, ScorePrecision::int8);
+        return;
+    }
+    GTEST_SKIP() << "no path with int8 scores";
 }
 
 TEST(AttentionLayout, RefusesViewsThatItCannotRead) {
