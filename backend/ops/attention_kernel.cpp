@@ -210,13 +210,13 @@ std::optional<AttentionTile> parse_tile(const std::string& text) {
 std::optional<AttentionTile> measured_tile(AttentionPath path, const vk::DeviceInfo& device,
                                            const AttentionProblem& p, TileShape granularity) {
     if (std::getenv("FOVEA_TILE")) return std::nullopt;
-    const std::string shape_class = class_of(path, p, granularity);
+    const auto shape_class = [&] { return class_of(path, p, granularity); };
     const auto text = tuned_tile(device, shape_class);
     if (!text) return std::nullopt;
     const auto tile = parse_tile(*text);
     // Under test is also the rule's own tile, which is no candidate by itself.
     if (tile && supports(path, device, p, *tile).ok) return tile;
-    log::debug("tuning: {}: tile {} does not fit: ignored", shape_class, *text);
+    log::debug("tuning: {}: tile {} does not fit: ignored", shape_class(), *text);
     return std::nullopt;
 }
 

@@ -213,11 +213,11 @@ vk::Support supports(const vk::DeviceInfo& device, const MatrixTile& t) {
 MatrixTile choose_matrix_tile(const vk::DeviceInfo& device, int64_t m, int64_t n, int64_t k,
                               std::string_view op) {
     if (const auto forced = forced_tile(device)) return *forced;
-    const std::string shape_class = class_of(op, m, n, k);
+    const auto shape_class = [&] { return class_of(op, m, n, k); };
     if (const auto text = tuned_tile(device, shape_class)) {
         const auto tile = parse_tile(*text);
         if (tile && supports(device, *tile).ok) return *tile;
-        log::debug("tuning: {}: tile {} does not fit: ignored", shape_class, *text);
+        log::debug("tuning: {}: tile {} does not fit: ignored", shape_class(), *text);
     }
     const std::vector<Estimated> tiles = estimated_tiles(device, m, n, k);
     return std::min_element(tiles.begin(), tiles.end(), is_faster)->tile;

@@ -28,6 +28,12 @@ struct Store {
     std::mutex mutex;
     std::map<fs::path, TunedTiles> files;
     std::map<std::string, TunedTiles> shipped;  ///< by name of device
+
+    /// Where the last question was answered: ops ask at each call.
+    struct Last {
+        std::string folder, device, driver;
+        const TunedTiles *file = nullptr, *shipped = nullptr;
+    } last;
 };
 
 /// Of the thread that tunes; others run meanwhile with what is stored.
@@ -68,6 +74,15 @@ const TunedTiles& shipped_tiles(const vk::DeviceInfo& device) {
     for (const char* table : kTuningTables)
         if (auto of_device = parse_tuned_tiles(table, device.name, {})) tiles.merge(*of_device);
     return shipped.emplace(device.name, std::move(tiles)).first->second;
+}
+
+const Store::Last& tables_of(const vk::DeviceInfo& device) {
+    Store::Last& last = store().last;
+    const std::string folder = vk::cache_folder().string();
+    if (!last.file || folder != last.folder || device.name != last.device ||
+        device.driver != last.driver)
+        last = {folder, device.name, device.driver, &tiles_of_file(device), &shipped_tiles(device)};
+    return last;
 }
 
 /// Beside what another process may have written since.
@@ -229,14 +244,16 @@ fs::path tuning_file(const vk::DeviceInfo& device) {
 }
 
 std::optional<std::string> tuned_tile(const vk::DeviceInfo& device,
-                                      const std::string& shape_class) {
+                                      const std::function<std::string()>& shape_class) {
     if (const auto& trial = under_test.trial)
-        return trial->first == shape_class ? std::optional(trial->second) : std::nullopt;
+        return trial->first == shape_class() ? std::optional(trial->second) : std::nullopt;
     if (tuning_mode() == TuningMode::off) return std::nullopt;
     const std::lock_guard lock(store().mutex);
-    for (const TunedTiles* tiles : {&std::as_const(tiles_of_file(device)), &shipped_tiles(device)})
-        if (const auto found = tiles->find(shape_class); found != tiles->end())
-            return found->second.tile;
+    const Store::Last& tables = tables_of(device);
+    if (tables.file->empty() && tables.shipped->empty()) return std::nullopt;
+    const std::string name = shape_class();
+    for (const TunedTiles* tiles : {tables.file, tables.shipped})
+        if (const auto found = tiles->find(name); found != tiles->end()) return found->second.tile;
     return std::nullopt;
 }
 
@@ -253,7 +270,7 @@ void tune_on_first_use(vk::Device& device, std::string_view op,
     const TileCandidates c = candidates();
     if (c.tiles.empty()) return;
     if (by_hand ? by_hand->knows(c.shape_class)
-                : tuned_tile(device.info(), c.shape_class).has_value())
+                : tuned_tile(device.info(), [&] { return c.shape_class; }).has_value())
         return;
     const std::vector<Timed> timed =
         time_tiles(device, op, c, run, by_hand ? by_hand->progress_ : nullptr);

@@ -38,8 +38,10 @@ std::string to_json(const TunedTiles& tiles, const std::string& device, const st
 /// The user's file for a device and its driver; empty without a cache folder.
 std::filesystem::path tuning_file(const vk::DeviceInfo& device);
 
-/// The tile under test, else what is stored and FOVEA_TUNE lets through. Files are read once.
-std::optional<std::string> tuned_tile(const vk::DeviceInfo& device, const std::string& shape_class);
+/// The tile under test, else what is stored and FOVEA_TUNE lets through. Files are read once; the
+/// class is asked for only where something is stored.
+std::optional<std::string> tuned_tile(const vk::DeviceInfo& device,
+                                      const std::function<std::string()>& shape_class);
 
 /// 2^floor(log2 x): what a class says of a size that varies.
 uint64_t size_class(uint64_t x);
