@@ -1,5 +1,6 @@
 #include "backend/ops/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -7,6 +8,7 @@
 #include "backend/ops/attention_kernel.h"
 #include "backend/ops/device_list.h"
 #include "backend/ops/dispatch.h"
+#include "backend/ops/merge.h"
 #include "backend/ops/permute.h"
 #include "backend/ops/quantize.h"
 #include "shaders/attention/attention_params.h"
@@ -176,20 +178,33 @@ uint32_t head_stride(const Tensor& x) {
     return x && x.dim(0) > 1 ? static_cast<uint32_t>(x.numel() / x.dim(0)) : 0;
 }
 
-/// `o` is absent where v is.
-void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
-         const Pattern& pattern, const AttentionOptions& options, Problem p, const Tensor& o,
-         const Tensor& lse) {
+/// Parts of the keys. Long enough each for what merging costs.
+uint32_t key_parts(const vk::DeviceInfo& device, const Problem& p, const AttentionOptions& options,
+                   uint32_t query_tiles) {
+    constexpr uint32_t kEnough = 128;  ///< workgroups for a large GPU; Vulkan does not tell
+    constexpr uint32_t kShortest = 1024, kMost = 16;
+    const bool can = (p.flags & shared::FLAG_VALUES) && !options.perturb &&
+                     !(options.lse && options.layout == HeadLayout::tokens_first);
+    require(can || options.key_parts <= 1,
+            "[attention] {} parts of the keys found together with perturb, without v or with lse "
+            "where tokens come first: one is expected there",
+            options.key_parts);
+    if (!can || options.key_parts > 0) return std::max(options.key_parts, 1u);
+    if (device.type == vk::DeviceType::cpu) return 1;
+    const uint64_t workgroups = uint64_t{query_tiles} * p.heads * p.batch;
+    return static_cast<uint32_t>(
+        std::clamp<uint64_t>(kEnough / workgroups, 1, std::clamp(p.kv_len / kShortest, 1u, kMost)));
+}
+
+/// o is absent where v is, lse where it is not asked for.
+AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
+                  const Pattern& pattern, const AttentionOptions& options, Problem p,
+                  bool with_lse) {
     vk::Device& device = stream.device();
     tune_on_first_use(
         device, "attention",
         [&] { return attention_tiles(device.info(), p, pattern.granularity(), options.path); },
-        [&](vk::Stream& own) {
-            const auto like = [&](const Tensor& x) {
-                return x ? empty(device, x.shape(), x.dtype()) : Tensor{};
-            };
-            run(own, q, k, v, pattern, options, p, like(o), like(lse));
-        });
+        [&](vk::Stream& own) { run(own, q, k, v, pattern, options, p, with_lse); });
     const AttentionChoice choice =
         choose_attention(device.info(), p, pattern.granularity(), options.path);
     const DeviceList list =
@@ -205,6 +220,17 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
         return relative ? static_cast<uint32_t>(relative.dim(axis) + 1) / 2 : 0;
     };
     const Axes axes = axes_of(options);
+    const uint32_t parts = key_parts(device.info(), p, options, list.query_tiles);
+    const auto output = [&](Shape shape, DType dtype) {
+        if (parts > 1) shape.insert(shape.begin(), parts);
+        return empty(device, shape, dtype);
+    };
+    AttentionPart result;
+    if (v) result.o = output(axes.like(q, p.heads, p.q_len, v.dim(3)), q.dtype());
+    if (parts > 1)
+        result.lse = output({p.batch, q.dim(1), q.dim(2)}, DType::f32);
+    else if (with_lse)
+        result.lse = output({p.batch, p.heads, p.q_len}, DType::f32);
     const int64_t width = choice.path == AttentionPath::scalar ? 4 : 8;
     shared::AttentionParams params{
         .q_len = p.q_len,
@@ -214,7 +240,7 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
         .n_kv_heads = p.kv_heads,
         .scale = scale * std::numbers::log2e_v<float>,
         .list_words = list.list_words,
-        .write_lse = lse ? 1u : 0u,
+        .write_lse = result.lse ? 1u : 0u,
         .bias_head_stride = head_stride(options.bias),
         .relative_head_stride = head_stride(relative),
         .grid_rows = side(1),
@@ -227,7 +253,9 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
         .k_pitch = axes.pitch(k, width),
         .v_pitch = axes.pitch(v, width),
         .k_extra_pitch = axes.pitch(options.k_extra, width),
-        .v_extra_pitch = axes.pitch(options.v_extra, width)};
+        .v_extra_pitch = axes.pitch(options.v_extra, width),
+        .batch = p.batch,
+        .parts = parts};
     QuantizedScores int8;
     if (p.scores == ScorePrecision::int8) {
         const bool modified = options.bias || relative || options.key_weights || multipliers;
@@ -237,7 +265,7 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
              .q_rows = choice.subgroup_rows(),
              .columns = (p.head_dim + choice.score_k - 1) / choice.score_k * choice.score_k,
              .scale = params.scale,
-             .shifts = lse || modified,
+             .shifts = result.lse || modified,
              .k_extra = axes.heads_first(stream, options.k_extra)});
         params.k_tiles = int8.k_tiles;
     }
@@ -248,8 +276,8 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
                                      input(int8.k ? int8.k_scales : options.k_extra),
                                      input(options.v_extra),
                                      read(list.words),
-                                     write(o),
-                                     write(lse),
+                                     write(result.o),
+                                     write(result.lse),
                                      read(options.perturb),
                                      read(options.bias),
                                      read(relative),
@@ -259,7 +287,12 @@ void run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
                                      read(multipliers)};
     if (int8.q) accesses.push_back(read(int8.q_slots));
     stream.dispatch(device.program(*kernel.shader, kernel.constants, kernel.full_subgroups),
-                    accesses, params, {list.query_tiles, p.heads, p.batch}, "attention");
+                    accesses, params, {list.query_tiles, p.heads, p.batch * parts}, "attention");
+    if (parts == 1) return result;
+    std::vector<AttentionPart> of_parts;
+    for (uint32_t i = 0; i < parts; ++i)
+        of_parts.push_back({result.o.index(i), result.lse.index(i)});
+    return merge(stream, of_parts);
 }
 
 }  // namespace
@@ -268,12 +301,10 @@ Tensor attention(vk::Stream& stream, const Tensor& q, const Tensor& k, const Ten
                  const Pattern& pattern, const AttentionOptions& options) {
     require(static_cast<bool>(v), "[attention] q, k and v must be there");
     const Problem p = validate(q, k, v, pattern, options);
-    const Tensor o = empty(stream.device(), {q.dim(0), q.dim(1), q.dim(2), v.dim(3)}, q.dtype());
-    Tensor lse;
-    if (options.lse) lse = empty(stream.device(), {p.batch, p.heads, p.q_len}, DType::f32);
-    run(stream, q, k, v, pattern, options, p, o, lse);
-    if (options.lse) *options.lse = lse;
-    return o;
+    const AttentionPart result =
+        run(stream, q, k, v, pattern, options, p, static_cast<bool>(options.lse));
+    if (options.lse) *options.lse = result.lse;
+    return result.o;
 }
 
 Tensor attention_lse(vk::Stream& stream, const Tensor& q, const Tensor& k, const Pattern& pattern,
@@ -281,9 +312,7 @@ Tensor attention_lse(vk::Stream& stream, const Tensor& q, const Tensor& k, const
     AttentionOptions own = options;
     own.v_extra = own.perturb = {};
     const Problem p = validate(q, k, {}, pattern, own);
-    const Tensor lse = empty(stream.device(), {p.batch, p.heads, p.q_len}, DType::f32);
-    run(stream, q, k, {}, pattern, own, p, {}, lse);
-    return lse;
+    return run(stream, q, k, {}, pattern, own, p, true).lse;
 }
 
 }  // namespace fovea

@@ -57,6 +57,10 @@ struct AttentionOptions {
     ScorePrecision scores = ScorePrecision::stored;  ///< likewise
     /// Of q, k, v, k_extra, v_extra and o alike; shapes above and below are heads first.
     HeadLayout layout = HeadLayout::heads_first;
+    /// Each query's keys in so many parts, side by side, whose results are merged; o is rounded
+    /// once more. 0: one, or on a GPU that queries alone would not fill as many as do. Not with
+    /// perturb nor, where tokens come first, with lse.
+    uint32_t key_parts = 0;
 };
 
 /// o = softmax(logits) v over the keys that the pattern keeps; fp32 softmax and sums. A query

@@ -2,10 +2,11 @@
 // workgroup owns BR query slots of one head and walks its blocks of BC key slots; the tile file of
 // the path supplies the verbs begin, scores, modify_scores, mask_scores, softmax_step, accumulate
 // and finish. Knows blocks, not patterns. No memory of size tokens², no atomics: the result is the
-// same every time.
+// same every time. Where queries are few, each row's blocks are walked in parts, whose results another
+// kernel merges.
 //
 // Before it includes this file a path defines BR, Vector (how it loads rows, a power of two of
-// elements). Dispatch: (query tiles, heads, batch).
+// elements). Dispatch: (query tiles, heads, batch · parts).
 
 #include "attention_params.h"
 
@@ -54,25 +55,39 @@ uint last_block;   // of this row of the list
 uvec2 block;       // (key tile, mask) of the block in work
 uvec2 next_block;  // and of the one after it; the last one again behind the end
 
+uint own_sample() {
+    return gl_WorkGroupID.z % params.batch;
+}
+
 uint query_head() {
-    return gl_WorkGroupID.z * params.n_heads + gl_WorkGroupID.y;
+    return own_sample() * params.n_heads + gl_WorkGroupID.y;
 }
 
 uint key_head() {
-    return gl_WorkGroupID.z * params.n_kv_heads +
-           gl_WorkGroupID.y / (params.n_heads / params.n_kv_heads);
+    return own_sample() * params.n_kv_heads + gl_WorkGroupID.y / (params.n_heads / params.n_kv_heads);
 }
 
 // Where a token's row of a head starts, in vectors; heads are counted over all samples, of which
 // each has `heads`.
 uint row_start(uint head, uint heads, uint token, uint len, uint vectors, uint pitch) {
     if (!TOKENS_FIRST) return (head * len + token) * vectors;
-    const uint batch = gl_WorkGroupID.z;
-    return (batch * len + token) * pitch + (head - batch * heads) * vectors;
+    return (own_sample() * len + token) * pitch + (head - own_sample() * heads) * vectors;
 }
 
 uint query_row(uint token, uint vectors, uint pitch) {
     return row_start(query_head(), params.n_heads, token, params.q_len, vectors, pitch);
+}
+
+// Of o in vectors, of lse with vectors = 1. Parts of lse have o's order of axes, for merge.
+uint output_row(uint token, uint vectors, bool tokens_first) {
+    const uint head = gl_WorkGroupID.y;
+    return (tokens_first
+                ? (gl_WorkGroupID.z * params.q_len + token) * params.n_heads + head
+                : (gl_WorkGroupID.z * params.n_heads + head) * params.q_len + token) * vectors;
+}
+
+uint lse_at(uint token) {
+    return output_row(token, 1, TOKENS_FIRST && params.parts > 1);
 }
 
 uint query_token(uint slot) {
@@ -164,8 +179,10 @@ void main() {
     k_order_at = list[header + LIST_K_ORDER];
     key_tiles = list[header + LIST_KEY_TILES];
     const uint row = list[header + LIST_ROWS] + 2 * gl_WorkGroupID.x;
-    const uint first = list[row];
-    uint count = list[row + 1];
+    const uint part = gl_WorkGroupID.z / params.batch, blocks = list[row + 1];
+    const uint before = blocks * part / params.parts;
+    const uint first = list[row] + before;
+    uint count = blocks * (part + 1) / params.parts - before;
     // A head that is wholly perturbed has o = v, and no use for scores.
     if (PERTURB && params.write_lse == 0 && perturb_data[gl_WorkGroupID.y] == 1) count = 0;
     // Apart, so that the compiler sees that the loops of walk are the same for a whole workgroup.

@@ -35,6 +35,10 @@ struct AttentionParams {
     uint v_pitch;
     uint k_extra_pitch;
     uint v_extra_pitch;
+    // Dispatch z runs over samples, then over parts of each row's blocks. o and lse are of the
+    // first part, those of the others follow.
+    uint batch;
+    uint parts;
 };
 
 // Specialisation: what a call does not use costs nothing.

@@ -110,7 +110,7 @@ void end_softmax() {
         write_scale(row, sum == 0 ? 0 : 1 / sum);
         if (params.write_lse != 0 && token != NO_TOKEN &&
             gl_SubgroupInvocationID % LANES_A_ROW == 0)
-            lse_data[query_head() * params.q_len + token] =
+            lse_data[lse_at(token)] =
                 sum == 0 ? MINUS_INFINITY : lse_of(row_max[pass] + log2(sum), row);
     }
     subgroupBarrier();

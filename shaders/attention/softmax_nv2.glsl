@@ -167,7 +167,7 @@ void write_lse(uint r) {
     for (uint row = gl_SubgroupInvocationID; row < MAT_M; row += LANES) {
         const uint token = query_token(own_slot(r * MAT_M + row));
         if (token != NO_TOKEN)
-            lse_data[query_head() * params.q_len + token] =
+            lse_data[lse_at(token)] =
                 lse_of(s_tile[scratch + row * MAT_N], r * MAT_M + row);
     }
 }

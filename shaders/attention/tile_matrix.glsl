@@ -187,8 +187,7 @@ void store_o() {
                 a = u == 1 ? va : mix(a, va, u);
                 b = u == 1 ? vb : mix(b, vb, u);
             }
-            o_data[query_row(token, V_DIM / 8, params.n_heads * (V_DIM / 8)) + vector] =
-                packed(a, b);
+            o_data[output_row(token, V_DIM / 8, TOKENS_FIRST) + vector] = packed(a, b);
         }
     }
 }

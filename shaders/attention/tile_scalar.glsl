@@ -257,7 +257,7 @@ void finish_columns(uint c, float u) {
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         if (query_at[r] == NO_TOKEN) continue;
         const float inverse = row_sum[r] == 0 ? 0 : 1 / row_sum[r];
-        const uint at = query_row(query_at[r], VD4, params.n_heads * VD4);
+        const uint at = output_row(query_at[r], VD4, TOKENS_FIRST);
         const uint own = PERTURB ? row_start(kv_head, params.n_kv_heads, query_at[r], params.kv_len,
                                              VD4, params.v_pitch)
                                  : 0;
@@ -277,7 +277,7 @@ void finish() {
     if (VALUES) EACH_COLUMN_PAIR(VD4, finish_columns(c, u))
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         if (params.write_lse == 0 || query_at[r] == NO_TOKEN) continue;
-        lse_data[query_head() * params.q_len + query_at[r]] =
+        lse_data[lse_at(query_at[r])] =
             row_sum[r] == 0 ? MINUS_INFINITY : (row_max[r] + log2(row_sum[r])) * LN2;
     }
 }
