@@ -221,16 +221,17 @@ AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Te
     };
     const Axes axes = axes_of(options);
     const uint32_t parts = key_parts(device.info(), p, options, list.query_tiles);
-    const auto output = [&](Shape shape, DType dtype) {
-        if (parts > 1) shape.insert(shape.begin(), parts);
-        return empty(device, shape, dtype);
+    // Parts begin where the device lets bindings begin, at most 256 bytes.
+    const int64_t rows = int64_t{p.batch} * p.heads * p.q_len, part_rows = (rows + 63) / 64 * 64;
+    const auto output = [&](const Shape& shape, int64_t row, DType dtype) {
+        return empty(device, parts > 1 ? Shape{parts, part_rows * row} : shape, dtype);
     };
+    const Shape lse_shape =
+        parts > 1 ? Shape{p.batch, q.dim(1), q.dim(2)} : Shape{p.batch, p.heads, p.q_len};
+    const Shape o_shape = v ? axes.like(q, p.heads, p.q_len, v.dim(3)) : Shape{};
     AttentionPart result;
-    if (v) result.o = output(axes.like(q, p.heads, p.q_len, v.dim(3)), q.dtype());
-    if (parts > 1)
-        result.lse = output({p.batch, q.dim(1), q.dim(2)}, DType::f32);
-    else if (with_lse)
-        result.lse = output({p.batch, p.heads, p.q_len}, DType::f32);
+    if (v) result.o = output(o_shape, v.dim(3), q.dtype());
+    if (with_lse || parts > 1) result.lse = output(lse_shape, 1, DType::f32);
     const int64_t width = choice.path == AttentionPath::scalar ? 4 : 8;
     shared::AttentionParams params{
         .q_len = p.q_len,
@@ -255,7 +256,8 @@ AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Te
         .k_extra_pitch = axes.pitch(options.k_extra, width),
         .v_extra_pitch = axes.pitch(options.v_extra, width),
         .batch = p.batch,
-        .parts = parts};
+        .parts = parts,
+        .part_rows = static_cast<uint32_t>(part_rows)};
     QuantizedScores int8;
     if (p.scores == ScorePrecision::int8) {
         const bool modified = options.bias || relative || options.key_weights || multipliers;
@@ -291,7 +293,8 @@ AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Te
     if (parts == 1) return result;
     std::vector<AttentionPart> of_parts;
     for (uint32_t i = 0; i < parts; ++i)
-        of_parts.push_back({result.o.index(i), result.lse.index(i)});
+        of_parts.push_back({result.o.index(i).slice(0, rows * v.dim(3)).reshape(o_shape),
+                            result.lse.index(i).slice(0, rows).reshape(lse_shape)});
     return merge(stream, of_parts);
 }
 

@@ -80,10 +80,10 @@ uint query_row(uint token, uint vectors, uint pitch) {
 
 // Of o in vectors, of lse with vectors = 1. Parts of lse have o's order of axes, for merge.
 uint output_row(uint token, uint vectors, bool tokens_first) {
-    const uint head = gl_WorkGroupID.y;
-    return (tokens_first
-                ? (gl_WorkGroupID.z * params.q_len + token) * params.n_heads + head
-                : (gl_WorkGroupID.z * params.n_heads + head) * params.q_len + token) * vectors;
+    const uint row = tokens_first
+        ? (own_sample() * params.q_len + token) * params.n_heads + gl_WorkGroupID.y
+        : query_head() * params.q_len + token;
+    return (gl_WorkGroupID.z / params.batch * params.part_rows + row) * vectors;
 }
 
 uint lse_at(uint token) {

@@ -35,10 +35,11 @@ struct AttentionParams {
     uint v_pitch;
     uint k_extra_pitch;
     uint v_extra_pitch;
-    // Dispatch z runs over samples, then over parts of each row's blocks. o and lse are of the
-    // first part, those of the others follow.
+    // Dispatch z runs over samples, then over parts of each row's blocks, whose o and lse lie
+    // part_rows rows apart.
     uint batch;
     uint parts;
+    uint part_rows;
 };
 
 // Specialisation: what a call does not use costs nothing.

@@ -70,9 +70,11 @@ TEST_P(AttentionParts, EqualReference) {
         if (!support.ok) GTEST_SKIP() << support.why;
         for (const uint32_t parts : {2, 3, 40}) {
             SCOPED_TRACE(parts);
-            expect_reference({shape(1, 1, 7, 333)}, parts, DType::f16, path);
             expect_reference({shape(2, 4, 10, 171)}, parts, DType::f16, path);
         }
+        // Emulated matrices compile for long.
+        if (path != AttentionPath::scalar && device().info().fp16_matrices.empty()) return;
+        expect_reference({shape(1, 1, 7, 333)}, 3, DType::f16, path);
         expect_reference(
             {shape(1, 2, 96, 96), neighborhood({.shape = {8, 12}}, {.window = {3, 5}})}, 3,
             DType::f16, path);
