@@ -115,8 +115,8 @@ void main() {
         if (QUERIES) products[at] = bad[n] ? uintBitsToFloat(0x7fc00000) : product;
     }
     own = workgroup_max(own);
-    const float scale = own.x / 127;
-
+    // Above 0 where all is 0, times the other side's too: a masked score is −∞, and −∞ · 0 no number.
+    const float scale = max(own.x / 127, 1e-18);
     const float sign = QUERIES && p.scale < 0 ? -1 : 1;  // the softmax relies on a scale above 0
     const float inverse = own.x > 0 ? sign / own.x : 0;
     const uint block =
@@ -131,14 +131,13 @@ void main() {
         y[block * ROWS * VECTORS + at] = !QUERIES && bad[n] ? uvec2(0x80808080) : vector;
     }
     if (!QUERIES) {
-        const float least = 1e-30;  // has a sign
-        if (gl_LocalInvocationIndex == 0) scales[block] = own.y > 0 ? -max(scale, least) : scale;
+        if (gl_LocalInvocationIndex == 0) scales[block] = own.y > 0 ? -scale : scale;
         return;
     }
     for (uint row = gl_LocalInvocationIndex; row < ROWS; row += WORKGROUP) {
         float sum = 0;
         for (uint v = 0; v < VECTORS; ++v) sum += products[row * VECTORS + v];
         scales[2 * (block * ROWS + row)] = sum * p.scale;
-        scales[2 * (block * ROWS + row) + 1] = scale * abs(p.scale);
+        scales[2 * (block * ROWS + row) + 1] = max(scale * abs(p.scale), 1e-18);
     }
 }

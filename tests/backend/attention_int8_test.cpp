@@ -187,6 +187,40 @@ std::string refusal(const AttentionOptions& options, DType dtype) {
     return "";
 }
 
+// One key less its mean is 0, and so are queries of nothing: scales with nothing to scale.
+TEST(AttentionInt8Unseen, NothingToScale) {
+    const Environment emulated("FOVEA_EMULATE_MATRICES", "1");
+    for (const auto& [path, support] :
+         attention_paths(device().info(), DType::f16, ScorePrecision::int8)) {
+        if (path != AttentionPath::nv2) continue;
+        if (!support.ok) GTEST_SKIP() << support.why;
+        const int64_t d = 128;
+        for (const int64_t keys : {1, 70}) {
+            SCOPED_TRACE(keys);
+            const std::vector<float> q(static_cast<size_t>(33 * d), keys == 1 ? 1.0f : 0.0f);
+            const auto k = testing::random_values(static_cast<size_t>(keys * d), 1, DType::f16),
+                       v = testing::random_values(static_cast<size_t>(keys * d), 2, DType::f16);
+            const auto expected = reference::attention(q, k, v, dense(),
+                                                       {.heads = 1,
+                                                        .kv_heads = 1,
+                                                        .q_len = 33,
+                                                        .kv_len = static_cast<uint32_t>(keys),
+                                                        .head_dim = 128});
+            vk::Stream stream(device());
+            Tensor lse;
+            const AttentionOptions options{
+                .lse = &lse, .path = path, .scores = ScorePrecision::int8};
+            const Tensor o =
+                attention(stream, upload(stream, q, {1, 1, 33, d}, DType::f16),
+                          upload(stream, k, {1, 1, keys, d}, DType::f16),
+                          upload(stream, v, {1, 1, keys, d}, DType::f16), dense(), options);
+            EXPECT_TRUE(
+                testing::close(to_host(stream, o), expected.o, testing::tolerance(DType::f16)));
+            EXPECT_TRUE(testing::close(to_host(stream, lse), expected.lse, {1e-3f, 1e-3f}));
+        }
+    }
+}
+
 TEST(AttentionInt8Path, WhatCannotRunItSaysWhy) {
     using ::testing::AllOf;
     using ::testing::HasSubstr;
