@@ -114,6 +114,8 @@ INSTANTIATE_TEST_SUITE_P(Paths, AttentionLayout,
 
 TEST_P(AttentionLayout, TokensFirstEqualsReference) {
     const testing::Environment emulate("FOVEA_EMULATE_MATRICES", "1");
+    if (device().info().fp16_matrices.empty() && GetParam() == AttentionPath::khr)
+        GTEST_SKIP() << "emulated matrices compile for long, and nv2 reads and writes alike";
     const Pattern pattern = neighborhood({.shape = {6, 7}}, {.window = {3, 5}});
     bool run = false;
     for (const DType dtype : {DType::f32, DType::f16})

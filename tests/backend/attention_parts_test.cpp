@@ -65,6 +65,8 @@ INSTANTIATE_TEST_SUITE_P(Paths, AttentionParts,
 // More parts than blocks leave some without a key.
 TEST_P(AttentionParts, EqualReference) {
     const testing::Environment emulate("FOVEA_EMULATE_MATRICES", "1");
+    if (device().info().fp16_matrices.empty() && GetParam() == AttentionPath::khr)
+        GTEST_SKIP() << "emulated matrices compile for long, and nv2 walks and writes alike";
     for (const auto& [path, support] : attention_paths(device().info(), DType::f16)) {
         if (path != GetParam()) continue;
         if (!support.ok) GTEST_SKIP() << support.why;

@@ -494,7 +494,7 @@ TEST(AttentionInput, ClearErrors) {
     EXPECT_THAT(refusal(q, k, k, dense(), stream, {.k_extra = k}), HasSubstr("go together"));
     const Tensor extra = with({1, 4, 3, 8});
     EXPECT_THAT(refusal(q, k, k, dense(), stream, {.k_extra = extra, .v_extra = extra}),
-                HasSubstr("(1, 2, n, 8)"));
+                HasSubstr("(1, 2, 3, 8)"));
 }
 
 TEST(AttentionPath, ForcedIneligiblePathIsAnErrorWithItsReason) {
