@@ -7,4 +7,6 @@ cd "$(dirname "$0")/.."
 scripts/setup.sh
 scripts/format.sh --check
 scripts/build.sh
+# One cache of Mesa's compiled kernels, of tests with a cache folder of their own too.
+export MESA_SHADER_CACHE_DIR=${MESA_SHADER_CACHE_DIR:-$PWD/build}
 ctest --test-dir build --output-on-failure --parallel "$(nproc)" "$@"
