@@ -20,8 +20,17 @@ namespace fovea::testing {
 
 /// The device under test (FOVEA_DEVICE). A machine without one fails: tests that all skip prove
 /// nothing.
+/// Once for all tests of a program.
 inline vk::Device& device() {
     static vk::Device shared;
+    struct AtEnd : ::testing::EmptyTestEventListener {
+        void OnTestProgramEnd(const ::testing::UnitTest&) override { shared.finish_pipelines(); }
+    };
+    static const bool listens = [] {
+        ::testing::UnitTest::GetInstance()->listeners().Append(new AtEnd);
+        return true;
+    }();
+    static_cast<void>(listens);
     return shared;
 }
 

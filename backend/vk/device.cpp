@@ -290,6 +290,10 @@ uint64_t Device::peak_allocated() const {
     return impl_->peak;
 }
 
+void Device::finish_pipelines() {
+    impl_->workers.wait();
+}
+
 void Device::trim() {
     require(impl_->open_batches == 0,
             "[device] trim while a stream has work recorded or in flight");

@@ -99,6 +99,10 @@ class Device {
     /// Gives pooled memory back to the driver. Only when no stream has work recorded or in flight.
     void trim();
 
+    /// Waits for pipelines under way. For a device that outlives main: what drivers clean up on
+    /// exit must not be in use.
+    void finish_pipelines();
+
     /// The device's one object of type T, made when first asked for: what an op keeps between calls
     /// (uploaded tables), without globals. May hold buffers; dies before the device.
     template <typename T>

@@ -20,6 +20,8 @@ class Workers {
 
     void run(std::function<void()> job);
 
+    void wait();  ///< until no job is left or under way
+
     /// Drops the jobs that no thread has taken and waits for the others; no job is taken after it.
     void stop();
 
