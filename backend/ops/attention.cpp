@@ -181,7 +181,6 @@ uint32_t head_stride(const Tensor& x) {
 /// Parts of the keys. Long enough each for what merging costs.
 uint32_t key_parts(const vk::DeviceInfo& device, const Problem& p, const AttentionOptions& options,
                    uint32_t query_tiles) {
-    constexpr uint32_t kEnough = 128;  ///< workgroups for a large GPU; Vulkan does not tell
     constexpr uint32_t kShortest = 1024, kMost = 16;
     const bool can = (p.flags & shared::FLAG_VALUES) && !options.perturb &&
                      !(options.lse && options.layout == HeadLayout::tokens_first);
@@ -192,8 +191,8 @@ uint32_t key_parts(const vk::DeviceInfo& device, const Problem& p, const Attenti
     if (!can || options.key_parts > 0) return std::max(options.key_parts, 1u);
     if (device.type == vk::DeviceType::cpu) return 1;
     const uint64_t workgroups = uint64_t{query_tiles} * p.heads * p.batch;
-    return static_cast<uint32_t>(
-        std::clamp<uint64_t>(kEnough / workgroups, 1, std::clamp(p.kv_len / kShortest, 1u, kMost)));
+    return static_cast<uint32_t>(std::clamp<uint64_t>(kEnoughWorkgroups / workgroups, 1,
+                                                      std::clamp(p.kv_len / kShortest, 1u, kMost)));
 }
 
 /// o is absent where v is, lse where it is not asked for.

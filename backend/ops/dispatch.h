@@ -17,6 +17,9 @@ namespace fovea {
 /// Vulkan guarantees this many workgroups along an axis; what is above folds into y.
 constexpr uint64_t kMaxGroups = 65535;
 
+/// Workgroups that give a large GPU's processors one each; Vulkan does not tell how many it has.
+constexpr uint64_t kEnoughWorkgroups = 128;
+
 /// Workgroups of `workgroup` invocations for n of them. Shaders drop the surplus.
 inline vk::Groups groups_for(uint64_t n, uint32_t workgroup) {
     const uint64_t groups = (n + workgroup - 1) / workgroup;

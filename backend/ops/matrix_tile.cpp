@@ -30,8 +30,6 @@ constexpr MatrixTile kTiles[] = {
     {64, 128, 32, 1, 2, 1, 1},  {64, 128, 32, 2, 2, 1, 1},  {64, 64, 32, 1, 2, 1, 1},
 };
 
-constexpr uint64_t kEnough = 128;  ///< workgroups for a large GPU; Vulkan does not tell
-
 /// The device's product that the kernel works with; all zero if none fits.
 vk::MatrixShape matrix_shape(const vk::DeviceInfo& device) {
     const vk::MatrixShape usual{16, 16, 16};
@@ -107,13 +105,14 @@ Splits splits_of(const MatrixTile& t, int64_t k) {
 
 constexpr int64_t kShortest = 256;  ///< part of k that is worth a workgroup of its own
 
-/// Nanoseconds, fitted to times on an H200. Subgroups of 64 × 64 sums run kEnough × 8 at a time,
-/// and smaller tiles no more, for shared memory. A step along k takes longer the more sums a
-/// subgroup has and the more rows and columns are read at once; a tile's start and end hide behind
-/// others where several fit together. Parts of k cost a dispatch that adds them, and its traffic.
+/// Nanoseconds, fitted to times on an H200. Subgroups of 64 × 64 sums run kEnoughWorkgroups × 8 at
+/// a time, and smaller tiles no more, for shared memory. A step along k takes longer the more sums
+/// a subgroup has and the more rows and columns are read at once; a tile's start and end hide
+/// behind others where several fit together. Parts of k cost a dispatch that adds them, and its
+/// traffic.
 double estimated_time(const MatrixTile& t, int64_t m, int64_t n, int64_t k) {
     const uint32_t subgroups = t.subgroup_rows * t.subgroup_columns;
-    const uint64_t at_once = std::max<uint64_t>(8 * kEnough / subgroups, 1);
+    const uint64_t at_once = std::max<uint64_t>(8 * kEnoughWorkgroups / subgroups, 1);
     const uint64_t waves = (tiles_of(t, m, n) * t.splits + at_once - 1) / at_once;
     const double step = 3.6 + 0.0082 * t.rows * t.columns / subgroups +
                         6.4e-5 * static_cast<double>(at_once * (t.rows + t.columns));
@@ -138,7 +137,8 @@ std::vector<Estimated> estimated_tiles(const vk::DeviceInfo& device, int64_t m, 
     for (MatrixTile t : kTiles) {
         if (!supports(device, t).ok) continue;
         for (const uint32_t splits : {1, 2, 3, 4, 6, 8}) {
-            if (splits > 1 && (k / splits < kShortest || tiles_of(t, m, n) >= kEnough)) break;
+            if (splits > 1 && (k / splits < kShortest || tiles_of(t, m, n) >= kEnoughWorkgroups))
+                break;
             t.splits = splits;
             tiles.push_back({t, estimated_time(t, m, n, k)});
         }
@@ -160,8 +160,8 @@ std::string class_of(std::string_view op, int64_t m, int64_t n, int64_t k) {
 uint32_t band_of(const MatrixTile& t, int64_t m, int64_t n) {
     const uint64_t across = tiles_of(t, 1, n), down = tiles_of(t, m, 1);
     const auto square = static_cast<uint64_t>(
-        std::lround(std::sqrt(static_cast<double>(kEnough * t.columns) / t.rows)));
-    const uint64_t high = std::max(square, kEnough / across);
+        std::lround(std::sqrt(static_cast<double>(kEnoughWorkgroups * t.columns) / t.rows)));
+    const uint64_t high = std::max(square, kEnoughWorkgroups / across);
     const uint64_t bands = (down + high - 1) / high;
     return static_cast<uint32_t>((down + bands - 1) / bands);
 }

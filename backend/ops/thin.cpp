@@ -22,8 +22,8 @@ int64_t width_of(DType dtype) {
 /// Invocations across columns: as few bytes of a row of w side by side as it takes to have a
 /// workgroup for each processor of a large GPU, but a sector of memory (32 bytes) at the least.
 uint32_t lanes_of(int64_t vectors) {
-    constexpr int64_t kEnough = 128;
-    return vectors >= 8 * kEnough ? 8 : vectors >= 4 * kEnough ? 4 : 2;
+    const auto wide = static_cast<uint64_t>(vectors) / kEnoughWorkgroups;
+    return wide >= 8 ? 8 : wide >= 4 ? 4 : 2;
 }
 
 }  // namespace

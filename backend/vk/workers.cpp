@@ -12,12 +12,12 @@ void Workers::run(std::function<void()> job) {
         if (jobs_.size() > idle_ && threads_.size() < most)
             threads_.emplace_back([this] { work(); });
     }
-    changed_.notify_all();
+    changed_.notify_one();
 }
 
 void Workers::wait() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return jobs_.empty() && idle_ == threads_.size(); });
+    idled_.wait(lock, [&] { return jobs_.empty() && idle_ == threads_.size(); });
 }
 
 void Workers::stop() {
@@ -35,7 +35,7 @@ void Workers::work() {
     std::unique_lock lock(mutex_);
     for (;;) {
         ++idle_;
-        if (jobs_.empty()) changed_.notify_all();  // wait() may be over
+        idled_.notify_all();
         changed_.wait(lock, [&] { return stopping_ || !jobs_.empty(); });
         --idle_;
         if (jobs_.empty()) return;

@@ -29,7 +29,7 @@ class Workers {
     void work();
 
     std::mutex mutex_;
-    std::condition_variable changed_;
+    std::condition_variable changed_, idled_;
     std::deque<std::function<void()>> jobs_;
     std::vector<std::thread> threads_;
     size_t idle_ = 0;
