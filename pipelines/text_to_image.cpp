@@ -69,12 +69,13 @@ class Run {
         const int64_t rows = request.height / Autoencoder::kDown,
                       columns = request.width / Autoencoder::kDown;
         const int64_t patch = model.dit.config().patch;
-        patterns_ = model.dit.patterns(rows / patch, columns / patch);
+        auto patterns = model.dit.patterns({1, rows / patch, columns / patch});
         if (!request.pattern.empty()) {
             const Grid grid{.shape = {static_cast<uint32_t>(rows / patch),
                                       static_cast<uint32_t>(columns / patch)}};
-            patterns_.assign(patterns_.size(), parse_pattern(request.pattern, grid));
+            patterns.assign(patterns.size(), parse_pattern(request.pattern, grid));
         }
+        hooks_.attention = attention_by(std::move(patterns));
         shape_ = {static_cast<int64_t>(request.seeds.size()), rows, columns,
                   model.dit.config().latent_channels};
         context_ = encode_prompt();
@@ -96,8 +97,8 @@ class Run {
     Tensor velocity(const Tensor& z, float t) const {
         const Tensor input =
             convert(stream_, guided_ ? concatenate(stream_, z, z) : z, model_.dtype);
-        const Tensor v = convert(
-            stream_, model_.dit.forward(stream_, input, t, context_, patterns_), DType::f32);
+        const Tensor v =
+            convert(stream_, model_.dit.forward(stream_, input, t, context_, hooks_), DType::f32);
         if (!guided_) return v;
         const int64_t n = z.dim(0);
         const Term terms[] = {{request_.cfg, v.slice(0, n)}, {1 - request_.cfg, v.slice(n, n)}};
@@ -136,7 +137,7 @@ class Run {
     const Model& model_;
     const Request& request_;
     bool guided_;
-    std::vector<Pattern> patterns_;
+    DitHooks hooks_;
     Shape shape_;
     Dit::Context context_;
 };

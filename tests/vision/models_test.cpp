@@ -67,13 +67,12 @@ TEST_P(Models, DitMatchesPyTorch) {
     const Tensor z = nhwc(stream, tensor(stream, weights, "z", GetParam()));
     const Tensor states = tensor(stream, weights, "states", GetParam());
     const auto expected = values(weights, "velocity"), times = values(weights, "t");
-    const auto patterns = model.patterns(z.dim(1) / 2, z.dim(2) / 2);
     const size_t each = expected.size() / times.size();
     for (size_t i = 0; i < times.size();
          ++i) {  // the golden batch has a time of its own per sample
         const auto context = model.context(stream, states.slice(static_cast<int64_t>(i), 1));
         const Tensor v =
-            model.forward(stream, z.slice(static_cast<int64_t>(i), 1), times[i], context, patterns);
+            model.forward(stream, z.slice(static_cast<int64_t>(i), 1), times[i], context);
         EXPECT_TRUE(close(to_host(stream, nchw(stream, v)),
                           std::span(expected).subspan(i * each, each), deep(GetParam())))
             << "time " << times[i];
@@ -86,12 +85,10 @@ TEST_P(Models, DitTreatsEverySampleOfABatchAlone) {
     const Dit model(stream, weights, GetParam());
     const Tensor z = nhwc(stream, tensor(stream, weights, "z", GetParam()));
     const Tensor states = tensor(stream, weights, "states", GetParam());
-    const auto patterns = model.patterns(z.dim(1) / 2, z.dim(2) / 2);
     const auto both =
-        to_host(stream, model.forward(stream, z, 0.5f, model.context(stream, states), patterns));
-    const auto second =
-        to_host(stream, model.forward(stream, z.slice(1, 1), 0.5f,
-                                      model.context(stream, states.slice(1, 1)), patterns));
+        to_host(stream, model.forward(stream, z, 0.5f, model.context(stream, states)));
+    const auto second = to_host(stream, model.forward(stream, z.slice(1, 1), 0.5f,
+                                                      model.context(stream, states.slice(1, 1))));
     EXPECT_TRUE(close(second, std::span(both).subspan(second.size()), {0, 0}));
 }
 

@@ -30,7 +30,11 @@ DitConfig parse(const nlohmann::json& json) {
             .rope_theta = json.at("rope_theta"),
             .window = json.at("window"),
             .global_layers = json.at("global_layers"),
-            .size = json.at("size")};
+            .size = json.at("size"),
+            .frames = json.value("frames", int64_t{0}),
+            .fps = json.value("fps", int64_t{0}),
+            .clip_size = json.value("clip_size", int64_t{0}),
+            .frame_range = json.value("frame_range", std::array<int64_t, 2>{})};
 }
 
 }  // namespace
@@ -80,18 +84,32 @@ Dit::Context Dit::context(vk::Stream& stream, const Tensor& text) const {
     return context;
 }
 
-std::vector<Pattern> Dit::patterns(int64_t rows, int64_t columns) const {
+DitHooks::Attention attention_by(std::vector<Pattern> patterns) {
+    return [patterns = std::move(patterns)](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                            const Tensor& k, const Tensor& v) {
+        require(layer < std::ssize(patterns), "[dit] {} patterns, but layer {} runs",
+                patterns.size(), layer);
+        return attend(stream, q, k, v, patterns[static_cast<size_t>(layer)]);
+    };
+}
+
+std::vector<Pattern> Dit::patterns(const DitGrid& grid) const {
+    const Pattern everything = dense();
+    const auto layers = static_cast<size_t>(config_.layers);
+    if (grid[0] > 1) return std::vector<Pattern>(layers, everything);
     const auto& global = config_.global_layers;
     const auto side = [&](int64_t extent) {
         return static_cast<uint32_t>(std::min(config_.window, extent));
     };
-    const Grid grid{.shape = {static_cast<uint32_t>(rows), static_cast<uint32_t>(columns)}};
-    const Pattern everything = dense();
-    const Pattern window = neighborhood(grid, {.window = {side(rows), side(columns)}});
-    std::vector<Pattern> result;
-    for (int64_t i = 0; i < config_.layers; ++i)
-        result.push_back(std::find(global.begin(), global.end(), i) != global.end() ? everything
-                                                                                    : window);
+    const Pattern window =
+        neighborhood({.shape = {static_cast<uint32_t>(grid[1]), static_cast<uint32_t>(grid[2])}},
+                     {.window = {side(grid[1]), side(grid[2])}});
+    std::vector<Pattern> result(layers, window);
+    for (const int64_t layer : global) {
+        require(layer >= 0 && layer < config_.layers, "[dit] global layer {} of {} layers", layer,
+                config_.layers);
+        result[static_cast<size_t>(layer)] = everything;
+    }
     return result;
 }
 
@@ -107,64 +125,114 @@ Tensor Dit::time_embedding(vk::Stream& stream, float t) const {
     return linear(stream, linear(stream, e, time1_, Activation::silu), time2_);
 }
 
-// modulation (6, batch, width): shift, scale, gate of attention, then of the MLP.
-Tensor Dit::block(vk::Stream& stream, const Block& b, const Tensor& x, const Tensor& modulation,
-                  const Tensor& keys, const Tensor& values, const std::array<int64_t, 3>& grid,
-                  const Pattern& pattern) const {
-    const RopeOptions positions{.axes = config_.rope_axes,
-                                .grid = grid,
-                                .theta = config_.rope_theta,
-                                .norm_weight = {},
-                                .layout = HeadLayout::tokens_first};
-    RopeOptions q_rope = positions, k_rope = positions;
-    q_rope.norm_weight = b.q_norm;
-    k_rope.norm_weight = b.k_norm;
+Tensor Dit::modulation(vk::Stream& stream, const Pass& pass, int64_t layer) const {
+    return broadcast_add(stream, blocks_[static_cast<size_t>(layer)].table, pass.modulation);
+}
 
-    Tensor h = layer_norm(stream, x, {.shift = modulation.index(0), .scale = modulation.index(1)});
-    const Tensor qkv = linear(stream, h, b.qkv);
-    const auto part = [&](int64_t i) { return heads_of(qkv, config_.heads, i, 3); };
-    const Tensor q = rope(stream, part(0), q_rope);
-    const Tensor k = rope(stream, part(1), k_rope);
-    h = merge_heads(attend(stream, q, k, part(2), pattern));
-    Tensor y = linear_residual(stream, h, b.out, x, modulation.index(2));
+Tensor Dit::block(vk::Stream& stream, const Pass& pass, int64_t layer, const Tensor& x) const {
+    const auto index = static_cast<size_t>(layer);
+    const Block& b = blocks_[index];
+    const Tensor m = modulation(stream, pass, layer);
+    // x plus what `add` makes of x normed.
+    const auto part = [&](DitPart::Kind kind, const Tensor& from, const auto& norm,
+                          const auto& add) {
+        const auto compute = [&] { return add(norm(), from); };
+        return pass.hooks.part ? pass.hooks.part(stream, {.kind = kind,
+                                                          .layer = layer,
+                                                          .x = from,
+                                                          .modulated = norm,
+                                                          .compute = compute})
+                               : compute();
+    };
+    const auto attention = [&](const Tensor& h, const Tensor& from) {
+        RopeOptions q_rope{.axes = config_.rope_axes,
+                           .grid = pass.grid,
+                           .theta = config_.rope_theta,
+                           .norm_weight = b.q_norm,
+                           .layout = HeadLayout::tokens_first};
+        RopeOptions k_rope = q_rope;
+        k_rope.norm_weight = b.k_norm;
+        const Tensor qkv = linear(stream, h, b.qkv);
+        const auto third = [&](int64_t i) { return heads_of(qkv, config_.heads, i, 3); };
+        const Tensor q = rope(stream, third(0), q_rope), k = rope(stream, third(1), k_rope);
+        const Tensor o = pass.hooks.attention(stream, layer, q, k, third(2));
+        return linear_residual(stream, merge_heads(o), b.out, from, m.index(2));
+    };
+    const auto cross = [&](const Tensor& h, const Tensor& from) {
+        const Tensor q = rms_norm(stream, heads_of(linear(stream, h, b.cross_q), config_.heads),
+                                  {.weight = b.cross_q_norm});
+        const Tensor o =
+            attend(stream, q, pass.context.keys[index], pass.context.values[index], dense());
+        return linear_residual(stream, merge_heads(o), b.cross_out, from);
+    };
+    const auto mlp = [&](const Tensor& h, const Tensor& from) {
+        return linear_residual(stream, linear(stream, h, b.fc1, Activation::gelu), b.fc2, from,
+                               m.index(5));
+    };
+    const auto modulated = [&](const Tensor& from, int64_t shift) {
+        return [&, shift] {
+            return layer_norm(stream, from, {.shift = m.index(shift), .scale = m.index(shift + 1)});
+        };
+    };
 
-    h = rms_norm(stream, y, {.weight = b.cross_norm});
-    const Tensor cross = heads_of(linear(stream, h, b.cross_q), config_.heads);
-    h = attend(stream, rms_norm(stream, cross, {.weight = b.cross_q_norm}), keys, values, dense());
-    y = linear_residual(stream, merge_heads(h), b.cross_out, y);
+    Tensor y = part(DitPart::Kind::attention, x, modulated(x, 0), attention);
+    y = part(
+        DitPart::Kind::cross, y, [&] { return rms_norm(stream, y, {.weight = b.cross_norm}); },
+        cross);
+    return part(DitPart::Kind::mlp, y, modulated(y, 3), mlp);
+}
 
-    h = layer_norm(stream, y, {.shift = modulation.index(3), .scale = modulation.index(4)});
-    h = linear(stream, h, b.fc1, Activation::gelu);
-    return linear_residual(stream, h, b.fc2, y, modulation.index(5));
+DitGrid Dit::grid(const Shape& z) const {
+    const size_t rank = z.size();
+    require((rank == 4 || rank == 5) && z[rank - 1] == config_.latent_channels &&
+                z[rank - 3] % config_.patch == 0 && z[rank - 2] % config_.patch == 0,
+            "[dit] latents are (batch, height, width, {0}) or (batch, frames, height, width, {0}) "
+            "with sides that are multiples of {1}, found {2}",
+            config_.latent_channels, config_.patch, to_string(z));
+    return {rank == 5 ? z[1] : 1, z[rank - 3] / config_.patch, z[rank - 2] / config_.patch};
 }
 
 Tensor Dit::forward(vk::Stream& stream, const Tensor& z, float t, const Context& context,
-                    std::span<const Pattern> patterns) const {
-    require(z.rank() == 4 && z.dim(3) == config_.latent_channels && z.dim(1) % config_.patch == 0 &&
-                z.dim(2) % config_.patch == 0,
-            "[dit] latents are (batch, height, width, {}) with sides that are multiples of {}, "
-            "found {}",
-            config_.latent_channels, config_.patch, to_string(z.shape()));
-    require(z.dim(0) == context.pooled.dim(0), "[dit] {} latents, but text for {}", z.dim(0),
+                    const DitHooks& hooks) const {
+    const DitGrid grid = this->grid(z.shape());
+    const int64_t batch = z.dim(0), width = config_.width, patch = config_.patch;
+    require(batch == context.pooled.dim(0), "[dit] {} latents, but text for {}", batch,
             context.pooled.dim(0));
-    require(patterns.size() == blocks_.size(), "[dit] {} patterns for {} layers", patterns.size(),
-            blocks_.size());
-    const std::array<int64_t, 3> grid{1, z.dim(1) / config_.patch, z.dim(2) / config_.patch};
-    const int64_t width = config_.width;
 
     const Tensor c = add(stream, context.pooled, time_embedding(stream, t).reshape({width}));
     const Tensor m = linear(stream, c, modulation_, Activation::none, Activation::silu);
-    Tensor x = linear(stream, patchify(stream, z, static_cast<int>(config_.patch)), patch_);
-    for (size_t i = 0; i < blocks_.size(); ++i) {
-        const Tensor modulation =
-            broadcast_add(stream, blocks_[i].table, m.reshape({z.dim(0), 6, width}));
-        x = block(stream, blocks_[i], x, modulation, context.keys[i], context.values[i], grid,
-                  patterns[i]);
-    }
+    Pass pass{.context = context,
+              .grid = grid,
+              .hooks = hooks,
+              .modulation = m.reshape({batch, 6, width})};
+    if (!hooks.attention) pass.hooks.attention = attention_by(patterns(grid));
+
+    // Patches lie within a frame, and frames follow one another: to them a clip is a larger batch.
+    const int64_t rows = grid[1] * patch, columns = grid[2] * patch;
+    const Tensor frames = z.reshape({batch * grid[0], rows, columns, config_.latent_channels});
+    const Tensor patches = patchify(stream, frames, static_cast<int>(patch));
+    const Tensor x = linear(
+        stream, patches.reshape({batch, grid[0] * grid[1] * grid[2], patches.dim(2)}), patch_);
+
+    const auto blocks = [&] {
+        Tensor y = x;
+        for (int64_t layer = 0; layer < config_.layers; ++layer) y = block(stream, pass, layer, y);
+        return y;
+    };
+    const auto modulated = [&] {
+        const Tensor first = modulation(stream, pass, 0);
+        return layer_norm(stream, x, {.shift = first.index(0), .scale = first.index(1)});
+    };
+    Tensor y = hooks.part ? hooks.part(stream, {.kind = DitPart::Kind::blocks,
+                                                .layer = 0,
+                                                .x = x,
+                                                .modulated = modulated,
+                                                .compute = blocks})
+                          : blocks();
     const Tensor last = broadcast_add(stream, final_table_, c);
-    x = layer_norm(stream, x, {.shift = last.index(0), .scale = last.index(1)});
-    return unpatchify(stream, linear(stream, x, final_), z.dim(1), z.dim(2),
-                      static_cast<int>(config_.patch));
+    y = layer_norm(stream, y, {.shift = last.index(0), .scale = last.index(1)});
+    y = linear(stream, y, final_).reshape(patches.shape());
+    return unpatchify(stream, y, rows, columns, static_cast<int>(patch)).reshape(z.shape());
 }
 
 }  // namespace fovea

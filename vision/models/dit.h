@@ -1,11 +1,11 @@
 #pragma once
 
 #include <array>
-#include <span>
 #include <vector>
 
 #include "backend/patterns/pattern.h"
 #include "vision/layers.h"
+#include "vision/models/dit_hooks.h"
 
 /// Diffusion transformer: rectified flow, adaLN-single modulation (PixArt-α, arXiv 2310.00426),
 /// QK-norm, rotary positions over (time, row, column), cross-attention to the text.
@@ -20,7 +20,14 @@ struct DitConfig {
     int64_t window = 0;                  ///< of the neighborhood layers, in tokens
     std::vector<int64_t> global_layers;  ///< dense; all others are neighborhood
     int64_t size = 0;                    ///< pixels a side in training
+    /// Clips: frames and their rate, pixels a side, fewest and most frames. A model without these
+    /// keys was trained on pictures alone: frames is 0.
+    int64_t frames = 0, fps = 0, clip_size = 0;
+    std::array<int64_t, 2> frame_range{};
 };
+
+/// Tokens along time, rows and columns; a picture is one frame.
+using DitGrid = std::array<int64_t, 3>;
 
 class Dit {
   public:
@@ -36,13 +43,15 @@ class Dit {
     /// text: states of the text encoder (batch, length, text_width)
     Context context(vk::Stream& stream, const Tensor& text) const;
 
-    /// Self-attention pattern of each layer for a token grid; what the model was trained with.
-    std::vector<Pattern> patterns(int64_t rows, int64_t columns) const;
+    /// Self-attention pattern of each layer for a token grid; what the model was trained with: all
+    /// of a clip, windows and all of a picture by turns.
+    std::vector<Pattern> patterns(const DitGrid& grid) const;
 
-    /// z (batch, height, width, channels) latent at time t in [0, 1] (1 = noise) → velocity, same
-    /// shape. `patterns`: one per layer, over (height/patch)·(width/patch) tokens.
+    /// Latents of pictures (batch, height, width, channels) or of clips (batch, frames, height,
+    /// width, channels) at time t in [0, 1] (1 = noise) → velocity, same shape.
     Tensor forward(vk::Stream& stream, const Tensor& z, float t, const Context& context,
-                   std::span<const Pattern> patterns) const;
+                   const DitHooks& hooks = {}) const;
+    DitGrid grid(const Shape& z) const;  ///< of such latents
 
   private:
     struct Block {
@@ -55,9 +64,16 @@ class Dit {
         Linear fc1, fc2;
     };
     Tensor time_embedding(vk::Stream& stream, float t) const;
-    Tensor block(vk::Stream& stream, const Block& b, const Tensor& x, const Tensor& modulation,
-                 const Tensor& keys, const Tensor& values, const std::array<int64_t, 3>& grid,
-                 const Pattern& pattern) const;
+    /// What stays the same over the layers of a pass.
+    struct Pass {
+        const Context& context;
+        DitGrid grid;
+        DitHooks hooks;     ///< attention set
+        Tensor modulation;  ///< (batch, 6, width), each layer adds its table
+    };
+    /// (6, batch, width): shift, scale, gate of attention, then of the MLP
+    Tensor modulation(vk::Stream& stream, const Pass& pass, int64_t layer) const;
+    Tensor block(vk::Stream& stream, const Pass& pass, int64_t layer, const Tensor& x) const;
 
     DitConfig config_;
     DType dtype_;
