@@ -9,6 +9,7 @@
 #include "backend/ops/block_mass.h"
 #include "backend/ops/merge.h"
 #include "backend/ops/range_mass.h"
+#include "backend/ops/rectified.h"
 #include "backend/patterns/block_sparse.h"
 #include "backend/patterns/disc.h"
 #include "backend/patterns/identity.h"
@@ -79,6 +80,15 @@ struct Page : Given {
                                         .block_k = 64,
                                         .mask = bytes});
         const Tensor o = attention(stream, q, k, v, pattern);
+    }
+
+    void rectified_() {
+        const Tensor o = rectified_attention(stream, q, k, v,
+                                             {.grid = {.shape = {21, 30, 52}},
+                                              .text_tokens = 512,
+                                              .block = 64,
+                                              .keep = 0.2f,
+                                              .mass = 0.3f});
     }
 
     void disc_() {

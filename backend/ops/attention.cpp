@@ -6,6 +6,7 @@
 
 #include "backend/error.h"
 #include "backend/ops/attention_kernel.h"
+#include "backend/ops/attention_lists.h"
 #include "backend/ops/device_list.h"
 #include "backend/ops/dispatch.h"
 #include "backend/ops/merge.h"
@@ -119,7 +120,7 @@ uint32_t flags_of(const Tensor& v, const AttentionOptions& options) {
 }
 
 /// v is absent where only the LSE is wanted.
-Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Pattern& pattern,
+Problem validate(const Tensor& q, const Tensor& k, const Tensor& v,
                  const AttentionOptions& options) {
     require(q && k, "[attention] q, k and v must be there");
     const Axes axes = axes_of(options);
@@ -151,16 +152,7 @@ Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Patter
             "and k {}",
             name_of(q.dtype()), name_of(k.dtype()));
     validate_options(q, k, v, options);
-    const Grid& grid = pattern.grid();
-    const auto tokens = static_cast<int64_t>(grid.tokens());
-    require(grid.shape.empty() || (q_len == tokens && kv_len == tokens),
-            "[attention] the grid of pattern {} has {} tokens, found {} queries and {} keys",
-            pattern.key(), tokens, q_len, kv_len);
-    require(pattern.heads() == 0 || pattern.heads() == heads,
-            "[attention] pattern {} is for {} heads, found {}", pattern.key(), pattern.heads(),
-            heads);
     const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };
-    pattern.accepts(u(q_len), u(kv_len));
     return {.batch = u(q.dim(0)),
             .heads = u(heads),
             .kv_heads = u(axes.heads(k)),
@@ -172,6 +164,18 @@ Problem validate(const Tensor& q, const Tensor& k, const Tensor& v, const Patter
             .dtype = q.dtype(),
             .flags = flags_of(v, options),
             .scores = options.scores};
+}
+
+void validate(const Pattern& pattern, const Problem& p) {
+    const Grid& grid = pattern.grid();
+    const uint64_t tokens = grid.tokens();
+    require(grid.shape.empty() || (p.q_len == tokens && p.kv_len == tokens),
+            "[attention] the grid of pattern {} has {} tokens, found {} queries and {} keys",
+            pattern.key(), tokens, p.q_len, p.kv_len);
+    require(pattern.heads() == 0 || pattern.heads() == p.heads,
+            "[attention] pattern {} is for {} heads, found {}", pattern.key(), pattern.heads(),
+            p.heads);
+    pattern.accepts(p.q_len, p.kv_len);
 }
 
 uint32_t head_stride(const Tensor& x) {
@@ -197,17 +201,16 @@ uint32_t key_parts(const vk::DeviceInfo& device, const Problem& p, const Attenti
 
 /// o is absent where v is, lse where it is not asked for.
 AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
-                  const Pattern& pattern, const AttentionOptions& options, Problem p,
+                  const ListSource& lists, const AttentionOptions& options, Problem p,
                   bool with_lse) {
     vk::Device& device = stream.device();
     tune_on_first_use(
         device, "attention",
-        [&] { return attention_tiles(device.info(), p, pattern.granularity(), options.path); },
-        [&](vk::Stream& own) { run(own, q, k, v, pattern, options, p, with_lse); });
+        [&] { return attention_tiles(device.info(), p, lists.granularity, options.path); },
+        [&](vk::Stream& own) { run(own, q, k, v, lists, options, p, with_lse); });
     const AttentionChoice choice =
-        choose_attention(device.info(), p, pattern.granularity(), options.path);
-    const DeviceList list =
-        device_list(stream, pattern, choice.block(), p.q_len, p.kv_len, p.extra_len);
+        choose_attention(device.info(), p, lists.granularity, options.path);
+    const DeviceList list = lists.make(stream, choice.block());
     if (list.ordered) p.flags |= shared::FLAG_ORDERED;
     const bool asks = choice.path == AttentionPath::nv2 && !choice.emulated;
     const AttentionKernel kernel = attention_kernel(
@@ -256,7 +259,8 @@ AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Te
         .v_extra_pitch = axes.pitch(options.v_extra, width),
         .batch = p.batch,
         .parts = parts,
-        .part_rows = static_cast<uint32_t>(part_rows)};
+        .part_rows = static_cast<uint32_t>(part_rows),
+        .list_sample_words = list.sample_words};
     QuantizedScores int8;
     if (p.scores == ScorePrecision::int8) {
         const bool modified = options.bias || relative || options.key_weights || multipliers;
@@ -297,14 +301,21 @@ AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Te
     return merge(stream, of_parts);
 }
 
+ListSource lists_of(const Pattern& pattern, const Problem& p) {
+    return {pattern.granularity(), [pattern, p](vk::Stream& stream, TileShape tile) {
+                return device_list(stream, pattern, tile, p.q_len, p.kv_len, p.extra_len);
+            }};
+}
+
 }  // namespace
 
 Tensor attention(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
                  const Pattern& pattern, const AttentionOptions& options) {
     require(static_cast<bool>(v), "[attention] q, k and v must be there");
-    const Problem p = validate(q, k, v, pattern, options);
+    const Problem p = validate(q, k, v, options);
+    validate(pattern, p);
     const AttentionPart result =
-        run(stream, q, k, v, pattern, options, p, static_cast<bool>(options.lse));
+        run(stream, q, k, v, lists_of(pattern, p), options, p, static_cast<bool>(options.lse));
     if (options.lse) *options.lse = result.lse;
     return result.o;
 }
@@ -313,8 +324,19 @@ Tensor attention_lse(vk::Stream& stream, const Tensor& q, const Tensor& k, const
                      const AttentionOptions& options) {
     AttentionOptions own = options;
     own.v_extra = own.perturb = {};
-    const Problem p = validate(q, k, {}, pattern, own);
-    return run(stream, q, k, {}, pattern, own, p, true).lse;
+    const Problem p = validate(q, k, {}, own);
+    validate(pattern, p);
+    return run(stream, q, k, {}, lists_of(pattern, p), own, p, true).lse;
+}
+
+Tensor attention_over(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
+                      const ListSource& lists, const AttentionOptions& options) {
+    require(static_cast<bool>(v), "[attention] q, k and v must be there");
+    const Problem p = validate(q, k, v, options);
+    const AttentionPart result =
+        run(stream, q, k, v, lists, options, p, static_cast<bool>(options.lse));
+    if (options.lse) *options.lse = result.lse;
+    return result.o;
 }
 
 }  // namespace fovea

@@ -82,6 +82,7 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
                                         words.size());
     return {.words = upload(stream, view, {static_cast<int64_t>(words.size())}),
             .list_words = plan.list_of_head.empty() ? 0 : shared::LIST_HEADER,
+            .sample_words = 0,
             .query_tiles = plan.lists[0].query_tiles(),
             .longest_row = longest,
             .ordered = ordered,
@@ -91,7 +92,7 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
 
 /// Bounded: a program with more patterns at once than this builds some of them again.
 struct ListCache {
-    static constexpr size_t kMost = 64;
+    static constexpr size_t kMost = 512;  // a calibration has one a layer and range of steps
     using Key = std::tuple<std::string, uint32_t, Grid, TileShape, uint32_t, uint32_t, uint32_t>;
     std::map<Key, DeviceList> lists;
 };

@@ -11,10 +11,11 @@ namespace fovea {
 /// The lists of a pattern in device memory, as shaders/attention/list_params.h says.
 struct DeviceList {
     Tensor words;
-    uint32_t list_words;   ///< from the header of a head to the next; 0: one list for all heads
-    uint32_t query_tiles;  ///< of every head
-    uint32_t longest_row;  ///< blocks
-    bool ordered;          ///< slots are not tokens
+    uint32_t list_words;  ///< from the header of a head to the next; 0: one list for all heads
+    uint32_t sample_words = 0;  ///< from those of a sample to the next; 0: shared by all samples
+    uint32_t query_tiles;       ///< of every head
+    uint32_t longest_row;       ///< blocks
+    bool ordered;               ///< slots are not tokens
     std::optional<uint32_t> key_tiles;  ///< without those of extra keys; absent where heads differ
     uint32_t most_key_tiles;            ///< of a head
 };

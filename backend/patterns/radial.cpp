@@ -21,8 +21,7 @@ double band_width(const RadialOptions& o, uint32_t i, uint32_t j) {
     const uint32_t t = i > j ? i - j : j - i;
     const double reach =
         std::exp2(std::bit_width(o.tokens_per_frame)) / std::exp2(std::bit_width(t));
-    constexpr double kThinning = 128;
-    if (reach < kThinning && t % static_cast<uint32_t>(kThinning / reach) != 0) return -1;
+    if (reach < o.thinning && t % static_cast<uint32_t>(o.thinning / reach) != 0) return -1;
     if (t <= 1) return o.tokens_per_frame;
     return std::max(reach * o.decay, double{1} * o.block);
 }
@@ -108,8 +107,9 @@ Radial::Radial(const RadialOptions& options) {
                 row * o.block, std::min((row + 1) * o.block, o.tokens) - 1, o.tokens_per_frame,
                 o.block);
     }
-    key_ = fmt::format("radial:{}x{}:tokens={}:block={}:decay={}:sink={}", o.frames,
-                       o.tokens_per_frame, o.tokens, o.block, o.decay, int{o.sink_first_frame});
+    key_ = fmt::format("radial:{}x{}:tokens={}:block={}:decay={}:sink={}:thinning={}", o.frames,
+                       o.tokens_per_frame, o.tokens, o.block, o.decay, int{o.sink_first_frame},
+                       o.thinning);
 }
 
 }  // namespace fovea

@@ -11,7 +11,8 @@
 /// - band: pairs of in-frame indices at distance ≤ reach · decay, but at least one block; the whole
 ///   frame for t ≤ 1;
 /// - thinning: where reach < 128, only frame pairs with t mod ⌊128 / reach⌋ = 0 (128 whatever the
-///   block, and without the decay: as the source has it);
+///   block, and without the decay: as the source has it; `thinning` is that number, for small
+///   frames, which 128 would not leave their next neighbours);
 /// - sink: every query sees the whole first frame (Wan);
 /// - blocks: a block keeps a frame pair if more than 0.6 of the columns that the pair touches in it
 ///   are kept in more than a third of the block's rows; several pairs in one block are or-ed, and a
@@ -27,6 +28,7 @@ struct RadialOptions {
     uint32_t block = 128;
     double decay = 1;  ///< 0.2 for Wan2.1-14B, 0.95 for HunyuanVideo in the source's scripts
     bool sink_first_frame = false;
+    uint32_t thinning = 128;
 };
 
 class Radial {

@@ -149,7 +149,8 @@ Pattern parse_radial(const Parts& parts, const Grid& grid, std::string_view spec
         .tokens = checked_tokens("radial", grid.shape, options.number("text", 0u)),
         .block = options.number("block", 128u),
         .decay = options.number("decay", 1.0),
-        .sink_first_frame = options.number("sink", 0u) != 0};
+        .sink_first_frame = options.number("sink", 0u) != 0,
+        .thinning = options.number("thinning", 128u)};
     options.done();
     return radial(o);
 }
@@ -192,9 +193,9 @@ constexpr Entry kEntries[] = {
      "per axis as in 7x7; window 0 is the whole axis",
      parse_window},
     {"radial",
-     "radial[:decay=1][:block=128][:sink=0][:text=N][:frames=F]: bands that narrow with the "
-     "distance of frames; N text and padding tokens follow the grid; sink=1: the first frame is "
-     "seen by all",
+     "radial[:decay=1][:block=128][:sink=0][:thinning=128][:text=N][:frames=F]: bands that narrow "
+     "with the distance of frames; N text and padding tokens follow the grid; sink=1: the first "
+     "frame is seen by all; thinning: bands narrower than this are kept every so often only",
      parse_radial},
     {"disc",
      "disc:RADIUS[:text=N]: keys nearer than RADIUS on a 2-D grid; N text tokens follow, which see "

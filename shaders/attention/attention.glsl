@@ -172,7 +172,8 @@ void walk(uint first, uint count) {
 }
 
 void main() {
-    const uint header = params.list_words * gl_WorkGroupID.y;
+    const uint header =
+        params.list_sample_words * own_sample() + params.list_words * gl_WorkGroupID.y;
     blocks_at = list[header + LIST_BLOCKS];
     masks_at = list[header + LIST_MASKS];
     q_order_at = list[header + LIST_Q_ORDER];

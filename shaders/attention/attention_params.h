@@ -40,6 +40,7 @@ struct AttentionParams {
     uint batch;
     uint parts;
     uint part_rows;
+    uint list_sample_words;  // from a sample's list headers to the next sample's; 0: shared
 };
 
 // Specialisation: what a call does not use costs nothing.
