@@ -5,6 +5,7 @@
 
 #include "apps/app.h"
 #include "apps/bench/merge.h"
+#include "apps/bench/methods.h"
 #include "apps/bench/ops.h"
 #include "backend/error.h"
 #include "backend/ops/attention.h"
@@ -18,6 +19,7 @@ using Names = std::vector<std::string>;
 struct Options {
     Names what, shapes, patterns, paths, tiles, merge;
     std::string json, markdown, plot, device, precision = "auto", scores = "stored";
+    std::vector<double> densities = {0.5, 0.3, 0.2};
     double seconds = 0.5;
     bool profile = false;
 };
@@ -57,6 +59,9 @@ void require_fit(const std::string& spec, const std::vector<bench::AttentionShap
 void measure(const Options& o) {
     require(!o.what.empty(),
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
+    const bool methods = o.what[0] == "methods";
+    require(!methods || o.what.size() == 1, "[bench] methods found beside {}, expected alone",
+            o.what.back());
     const auto wants = [&](const char* name) {
         return std::any_of(o.what.begin(), o.what.end(),
                            [&](const std::string& what) { return what == name || what == "all"; });
@@ -96,6 +101,11 @@ void measure(const Options& o) {
     if (wants("gemm")) bench::bench_gemm(run, gemm);
     if (wants("conv")) bench::bench_conv(run, conv);
     if (wants("model")) bench::bench_model(run, models, o.patterns);
+    if (methods) {
+        const std::string table = bench::bench_methods(run, models, o.densities);
+        if (!o.markdown.empty()) bench::save_text(o.markdown, table);
+        return;
+    }
     bench::Json document = bench::to_json(run);
     if (wants("startup")) document["startup"] = bench::bench_startup(o.device, cpu);
     save(o, document, bench::merge_results({document}));
@@ -115,8 +125,9 @@ void add_bench(CLI::App& app) {
     auto o = std::make_shared<Options>();
     command
         ->add_option("what", o->what,
-                     "attention, gemm, conv, model, startup or all; several may be")
-        ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all"}));
+                     "attention, gemm, conv, model, startup or all of these, several may be; or "
+                     "methods, alone")
+        ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -137,6 +148,12 @@ void add_bench(CLI::App& app) {
             "Tiles of gemm and conv on matrix units, each timed: as in FOVEA_GEMM_TILE, or "
             "all (default: the one that the shape would get)")
         ->delimiter(',');
+    command
+        ->add_option("--densities", o->densities,
+                     "Of methods: shares of all pairs that they are set to compute")
+        ->delimiter(',')
+        ->check(CLI::Range(0.01, 1.0))
+        ->capture_default_str();
     command->add_flag("--profile", o->profile, "Print the time by op of each row's last run");
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))
@@ -169,7 +186,9 @@ void add_bench(CLI::App& app) {
         "peak and memory are shares of what this device reached in the same run.\n"
         "model: blocks and denoisers of published models with random weights; patterns are those "
         "of\n"
-        "their self-attention, sparse rows say how much faster than dense the whole block is.\n\n"
+        "their self-attention, sparse rows say how much faster than dense the whole block is.\n"
+        "methods: sparse attention without training on structured inputs of those models' video\n"
+        "shapes, time and error against dense: fovea bench methods --shapes wan1.3b-480p\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
         "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"

@@ -19,7 +19,6 @@ namespace fovea {
 namespace {
 
 constexpr uint32_t kMostBlocks = 4096;  ///< of the grid: 32 KiB of shared memory
-constexpr uint32_t kLanes = 64;
 
 uint32_t u(int64_t n) {
     return static_cast<uint32_t>(n);
@@ -206,8 +205,10 @@ DeviceList select(vk::Stream& stream, const Tensor& q, const Tensor& k, const Te
         .mass = o.mass,
         .scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(s.d)),
         .rectify = o.rectify};
+    // On CPUs a barrier costs what its invocations are many.
+    const uint32_t lanes = is_cpu(stream) ? device.info().limits.subgroup_size : 64;
     stream.dispatch(
-        device.program(shader::select_blocks, {kLanes, std::bit_ceil(b.grid_blocks)}),
+        device.program(shader::select_blocks, {lanes, std::max(64u, std::bit_ceil(b.grid_blocks))}),
         {read_write(list), write(selection.factors), write(selection.addends),
          write(selection.kept), read(q_pool.means), read(q_pool.spreads), read(k_pool.means),
          read(k_pool.spreads), read(v_pool.means), read(layout.touch), read(layout.tile_masks)},

@@ -34,8 +34,8 @@ const std::vector<Case>& cases() {
         {"left_out", {4, 8, 8}, 0, 16, 0.25f, 0.3f, false},
         {"ragged_with_text", {3, 5, 7}, 21, 16, 0.2f, 0.4f},
         {"text_in_whole_blocks", {2, 8, 8}, 32, 32, 0.2f, 0.4f},
-        {"batch_gqa", {2, 8, 8}, 5, 16, 0.2f, 0.3f, true, 2, 4, 2, 24},
-        {"tokens_first", {2, 8, 8}, 3, 16, 0.2f, 0.3f, true, 2, 4, 2, 24, HeadLayout::tokens_first},
+        {"batch_gqa", {2, 8, 8}, 5, 16, 0.2f, 0.3f, true, 2, 4, 2},
+        {"tokens_first", {2, 8, 8}, 3, 16, 0.2f, 0.3f, true, 2, 4, 2, 16, HeadLayout::tokens_first},
         {"one_block", {2, 2, 2}, 0, 16, 0.2f, 0.3f},
         {"everything", {2, 8, 8}, 0, 16, 1, 0},
     };
