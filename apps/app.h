@@ -22,6 +22,7 @@ void add_info(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_score(CLI::App& app);
 void add_tune(CLI::App& app);
+void add_video(CLI::App& app);
 
 /// Set by SIGINT and SIGTERM; a second signal ends the program at once.
 const std::atomic<bool>& interrupted();

@@ -5,12 +5,13 @@
 
 #include "apps/app.h"
 #include "backend/error.h"
-#include "pipelines/text_to_image.h"
+#include "pipelines/denoise.h"
 
 int main(int argc, char** argv) {
     using namespace fovea;
     CLI::App app(
-        "fovea: pictures from text with sparse attention, on any Vulkan 1.3 device or on the CPU.\n"
+        "fovea: pictures and clips from text with sparse attention, on any Vulkan 1.3 device or on "
+        "the CPU.\n"
         "Start with:  fovea generate \"a red apple on a blue background\"");
     app.set_version_flag("--version", std::string("fovea ") + apps::kVersion);
     app.require_subcommand(1);
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
         "--no-tune", [] { setenv("FOVEA_TUNE", "off", 1); },
         "Take tiles by rule alone, not those of fovea tune: the same bits whatever was tuned");
     apps::add_generate(app);
+    apps::add_video(app);
     apps::add_score(app);
     apps::add_attention(app);
     apps::add_plan(app);

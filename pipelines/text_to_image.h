@@ -1,43 +1,23 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "backend/error.h"
-#include "pipelines/model.h"
-#include "pipelines/sampler.h"
-#include "vision/image.h"
+#include "pipelines/denoise.h"
 
 namespace fovea {
 
-/// The run was interrupted by its `cancel` flag.
-class Cancelled : public Error {
-  public:
-    Cancelled() : Error("interrupted") {}
-};
-
 struct TextToImage {
-    struct Request {
-        std::string prompt;
+    struct Request : DenoiseRequest {
         std::vector<uint64_t> seeds{0};  ///< one picture each
-        int steps = 24;
-        float cfg = 3;  ///< classifier-free guidance; 1: none, and half the work
         int width = 256, height = 256;
-        Sampler sampler = Sampler::dpmpp2m;
-        std::string pattern;    ///< self-attention of every layer, as a spec; empty: what the model
-                                ///< was trained with
-        int preview_every = 0;  ///< steps between previews; 0: none
-
-        std::function<void(int done, int total)> on_step;
+        std::string pattern;  ///< self-attention of every layer, as a spec; empty: what the model
+                              ///< was trained with
         std::function<void(int step, const std::vector<Image>&)> on_preview;
-        const std::atomic<bool>* cancel = nullptr;
     };
 
-    static constexpr int kMultiple = 16;  ///< sides are multiples: 8× autoencoder, patches of 2
-    static constexpr int kMinSide = 128, kMaxSide = 512;
     static constexpr int64_t kMaxBatch = 16;
 
     /// One picture per seed. Throws Error for a request that cannot be, a NaN or a blank result,

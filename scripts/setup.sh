@@ -24,6 +24,7 @@ flock 9
 libraries=(
     cmake ninja-build g++ clang-format file
     libfmt-dev libcli11-dev nlohmann-json3-dev libstb-dev libglm-dev libsqlite3-dev libwebp-dev
+    libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
     libgtest-dev libgmock-dev libbenchmark-dev
     libvulkan1 vulkan-tools vulkan-validationlayers mesa-vulkan-drivers
 )

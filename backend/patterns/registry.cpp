@@ -56,14 +56,20 @@ std::vector<uint32_t> per_axis(std::string_view text, const Grid& grid, std::str
     return values;
 }
 
-/// The options behind the first parts of a spec: "name=value". Names not asked for are errors.
+/// The options behind the first parts of a spec: "name=value", the first one without a name where
+/// there is a `usual` one. Names not asked for are errors.
 class Options {
   public:
-    Options(const Parts& parts, size_t first, const Grid& grid, std::string_view spec)
+    Options(const Parts& parts, size_t first, const Grid& grid, std::string_view spec,
+            std::string_view usual = {})
         : grid_(grid), spec_(spec) {
         for (size_t i = first; i < parts.size(); ++i) {
             const size_t equals = parts[i].find('=');
             const auto name = parts[i].substr(0, equals);
+            if (i == first && equals == std::string_view::npos && !usual.empty()) {
+                values_.emplace(usual, parts[i]);
+                continue;
+            }
             require(equals != std::string_view::npos,
                     "[pattern] \"{}\": \"{}\" found where an option name=value is expected", spec,
                     parts[i]);
@@ -123,7 +129,7 @@ Neighborhood read_neighborhood(const Parts& parts, const Grid& grid, std::string
     o.window = per_axis(parts[1], grid, spec);
     for (size_t i = 0; i < o.window.size(); ++i)
         if (o.window[i] == 0) o.window[i] = grid.shape[i];
-    Options options(parts, 2, grid, spec);
+    Options options(parts, 2, grid, spec, "stride");
     o.stride = options.axes("stride");
     o.dilation = options.axes("dilation");
     for (const uint32_t flag : options.axes("causal")) o.causal.push_back(flag != 0);
@@ -137,7 +143,7 @@ Pattern parse_window(const Parts& parts, const Grid& grid, std::string_view spec
 
 Pattern parse_radial(const Parts& parts, const Grid& grid, std::string_view spec) {
     require_axes(grid, 1, 3, spec);
-    Options options(parts, 1, grid, spec);
+    Options options(parts, 1, grid, spec, "decay");
     const uint32_t video = checked_tokens("radial", grid.shape);
     const auto frames = options.number("frames", grid.shape.size() == 3 ? grid.shape[0] : 1u);
     require(frames >= 1 && video % frames == 0,
@@ -189,12 +195,13 @@ struct Entry {
 constexpr Entry kEntries[] = {
     {"dense", "dense: every query sees every key", parse_dense},
     {"neighborhood",
-     "neighborhood:WINDOW[:stride=S][:dilation=D][:causal=C]: a window around each query, numbers "
-     "per axis as in 7x7; window 0 is the whole axis",
+     "neighborhood:WINDOW[:[stride=]S][:dilation=D][:causal=C]: a window around each query, "
+     "numbers per axis as in 7x7; window 0 is the whole axis",
      parse_window},
     {"radial",
-     "radial[:decay=1][:block=128][:sink=0][:thinning=128][:text=N][:frames=F]: bands that narrow "
-     "with the distance of frames; N text and padding tokens follow the grid; sink=1: the first "
+     "radial[:[decay=]1][:block=128][:sink=0][:thinning=128][:text=N][:frames=F]: bands that "
+     "narrow with the distance of frames; N text and padding tokens follow the grid; sink=1: the "
+     "first "
      "frame is seen by all; thinning: bands narrower than this are kept every so often only",
      parse_radial},
     {"disc",

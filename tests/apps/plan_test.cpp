@@ -172,7 +172,7 @@ TEST_F(PlanCli, ErrorsSayWhatIsExpected) {
     EXPECT_EQ(run("plan --grid 16x16 --window 7x7 --device no-such-device").code, 1);
     EXPECT_EQ(run("plan --grid 16x16 --window 7x7 --heads 0").code, 2);
     EXPECT_EQ(files(), 0u);
-    EXPECT_THAT(run("plan --help").out, HasSubstr("radial[:decay"));
+    EXPECT_THAT(run("plan --help").out, HasSubstr("radial[:[decay=]"));
 }
 
 }  // namespace

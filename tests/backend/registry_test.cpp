@@ -52,6 +52,10 @@ TEST(Registry, ParsesRadialDiscAndIdentity) {
                   .key());
     EXPECT_EQ(parse_pattern("radial:frames=4", kGrid).key(),
               Pattern(radial({.frames = 4, .tokens_per_frame = 48})).key());
+    EXPECT_EQ(parse_pattern("radial:0.2:block=64", video).key(),
+              parse_pattern("radial:decay=0.2:block=64", video).key());
+    EXPECT_EQ(parse_pattern("neighborhood:3x3x5:1x2x2", video).key(),
+              parse_pattern("neighborhood:3x3x5:stride=1x2x2", video).key());
     EXPECT_EQ(parse_pattern("disc:2.5:text=3", kGrid).key(), Pattern(disc(kGrid, 2.5, 3)).key());
     EXPECT_EQ(parse_pattern("identity:text=3:before=2", kGrid).key(),
               Pattern(identity({.tokens = 192, .text_before = 2, .text_after = 3})).key());
@@ -64,6 +68,8 @@ TEST(Registry, ParsesRadialDiscAndIdentity) {
     };
     refuses("radial:frames=5", "no whole frames");
     refuses("radial:decay=", "number");
+    refuses("radial:0.2:decay=0.3", "twice");
+    refuses("radial:wide", "number");
     refuses("radial:decay=0", "above 0");
     refuses("radial:block=0", "at least 1");
     refuses("radial:width=3", "expected frames, text, block, decay, sink");

@@ -1,0 +1,122 @@
+#include "apps/generation.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "backend/log.h"
+
+namespace fovea::apps {
+
+void add_generation_options(CLI::App& command, GenerationOptions& o) {
+    command.add_option("--seed", o.seed, "Same seed and device: same result")
+        ->capture_default_str();
+    command.add_option("--steps", o.steps, "Steps from noise to result")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    command
+        .add_option("--cfg", o.cfg,
+                    "Classifier-free guidance: how strictly the text is followed; 1: off")
+        ->check(CLI::Range(0.0f, 100.0f))
+        ->capture_default_str();
+    command.add_option("--sampler", o.sampler, "euler, heun (two evaluations a step) or dpmpp2m")
+        ->capture_default_str();
+    command.add_option("--device", o.device, "Device index or part of its name (see fovea info)");
+    command.add_option("--precision", o.precision, "auto (fp16 on GPUs), fp16 or fp32")
+        ->capture_default_str();
+    command.add_option("--preview", o.preview, "Write NAME.preview.png every N steps")
+        ->check(CLI::Range(0, 1000));
+    command.add_option("--from", o.from, "Take prompt and settings from a result that fovea made")
+        ->check(CLI::ExistingPath);
+    command.add_option("--model", o.model, "Model folder (or FOVEA_MODEL)");
+    command.add_flag("--profile", o.profile, "Print time by op and write a Chrome trace");
+    command.add_flag("--dry-run", o.dry_run, "Only estimate memory and time, after a short probe");
+    command.add_flag("--json", o.json, "Print JSON");
+}
+
+void parse_size(const char* command, const std::string& text, int& width, int& height) {
+    int end = 0;
+    const bool good = std::sscanf(text.c_str(), "%dx%d%n", &width, &height, &end) == 2 &&
+                      end == static_cast<int>(text.size());
+    require(good, "[{}] --size {} found, expected WIDTHxHEIGHT as in 256x256", command, text);
+}
+
+void fill(DenoiseRequest& request, const GenerationOptions& options) {
+    request.prompt = options.prompt;
+    request.steps = options.steps;
+    request.cfg = options.cfg;
+    request.sampler = sampler_by_name(options.sampler);
+    request.preview_every = options.preview;
+    request.cancel = &interrupted();
+}
+
+Json settings(const GenerationOptions& options, const DenoiseRequest& request, const Model& model,
+              const vk::DeviceInfo& device, uint64_t seed, int width, int height) {
+    return {{"prompt", options.prompt},
+            {"seed", seed},
+            {"steps", request.steps},
+            {"cfg", request.cfg},
+            {"size", fmt::format("{}x{}", width, height)},
+            {"sampler", options.sampler},
+            {"pattern", options.pattern},
+            {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
+            {"model", model.hash},
+            {"device", device.name},
+            {"driver", device.driver},
+            {"version", kVersion}};
+}
+
+Settings::Settings(const char* command, const CLI::App& app, const std::string& file,
+                   const std::string& text)
+    : app_(app) {
+    require(!text.empty(), "[{}] {} carries no fovea settings; was it made by fovea {}?", command,
+            file, command);
+    json_ = Json::parse(text, nullptr, false);
+    require(json_.is_object(), "[{}] the settings in {} are damaged", command, file);
+}
+
+void Settings::take(GenerationOptions& o) const {
+    take("prompt", "prompt", o.prompt);
+    take("--seed", "seed", o.seed);
+    take("--steps", "steps", o.steps);
+    take("--cfg", "cfg", o.cfg);
+    take("--size", "size", o.size);
+    take("--sampler", "sampler", o.sampler);
+    take("--pattern", "pattern", o.pattern);
+    take("--precision", "precision", o.precision);
+}
+
+void report_words(const Model& model, const std::string& prompt) {
+    const auto words = model.tokenizer.encode(prompt, static_cast<int>(model.text.config().length));
+    for (const auto& [word, suggestions] : words.unknown)
+        log::warn(
+            "the model does not know \"{}\"; it is left out{}", word,
+            suggestions.empty() ? "" : fmt::format(". Near: {}", fmt::join(suggestions, ", ")));
+    if (words.truncated)
+        log::warn("the prompt is longer than the model reads; its end is left out");
+}
+
+void report(const Estimate& e, const vk::DeviceInfo& device, bool json) {
+    if (json) {
+        fmt::print("{}\n", Json{{"seconds", e.seconds},
+                                {"step_seconds", e.step_seconds},
+                                {"decode_seconds", e.decode_seconds},
+                                {"device_bytes", e.device_bytes}}
+                               .dump(2));
+        return;
+    }
+    fmt::print("{} on {}\n", e.what, device.name);
+    fmt::print("device memory  {}\n", size_text(e.device_bytes));
+    fmt::print("time           about {} ({} a step, {} to decode), loading not counted\n",
+               duration_text(e.seconds), duration_text(e.step_seconds),
+               duration_text(e.decode_seconds));
+}
+
+void finish_profile(vk::Stream& stream, const std::filesystem::path& result) {
+    const auto& events = stream.profile_events();
+    fmt::print(stderr, "{}", vk::profile_table(events));
+    const auto trace = std::filesystem::path(result).replace_extension(".trace.json");
+    vk::write_chrome_trace(trace, events);
+    fmt::print(stderr, "trace: {}\n", trace.string());
+}
+
+}  // namespace fovea::apps

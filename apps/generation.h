@@ -1,0 +1,72 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "apps/app.h"
+#include "backend/vk/profile.h"
+#include "pipelines/denoise.h"
+
+/// What `fovea generate` and `fovea video` share: options, the settings that travel with what they
+/// make, reports.
+namespace fovea::apps {
+
+using Json = nlohmann::json;
+
+constexpr const char* kSettingsName = "fovea";  ///< of the settings as JSON in PNG text
+
+struct GenerationOptions {
+    std::string prompt, output, size, sampler = "dpmpp2m", pattern, from;
+    std::string device, precision = "auto", model;
+    uint64_t seed = 0;
+    int steps = 24, preview = 0;
+    float cfg = 3;
+    bool json = false, profile = false, dry_run = false;
+};
+
+/// All but prompt, output, size and pattern, whose words differ.
+void add_generation_options(CLI::App& command, GenerationOptions& options);
+
+/// "256x256" → width and height.
+void parse_size(const char* command, const std::string& text, int& width, int& height);
+
+void fill(DenoiseRequest& request, const GenerationOptions& options);
+
+/// What another run needs for the same result, and what it ran on.
+Json settings(const GenerationOptions& options, const DenoiseRequest& request, const Model& model,
+              const vk::DeviceInfo& device, uint64_t seed, int width, int height);
+
+/// Options from the settings in a file, except those that the command line sets itself.
+class Settings {
+  public:
+    /// text: the JSON; empty: the file has none, an Error.
+    Settings(const char* command, const CLI::App& app, const std::string& file,
+             const std::string& text);
+
+    template <typename T>
+    void take(const char* option, const char* key, T& value) const {
+        if (app_.count(option) == 0 && json_.contains(key)) json_.at(key).get_to(value);
+    }
+    void take(GenerationOptions& options) const;
+
+  private:
+    const CLI::App& app_;
+    Json json_;
+};
+
+/// Words the model does not know are warnings.
+void report_words(const Model& model, const std::string& prompt);
+
+/// How long and how much memory, as text or JSON.
+struct Estimate {
+    std::string what;  ///< "256×256, 24 steps, 1 picture"
+    double seconds, step_seconds, decode_seconds;
+    uint64_t device_bytes;
+};
+void report(const Estimate& estimate, const vk::DeviceInfo& device, bool json);
+
+/// The table of a profile on stderr, and a Chrome trace beside the result.
+void finish_profile(vk::Stream& stream, const std::filesystem::path& result);
+
+}  // namespace fovea::apps

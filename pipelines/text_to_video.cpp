@@ -1,0 +1,237 @@
+#include "pipelines/text_to_video.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "backend/log.h"
+#include "backend/ops/elementwise.h"
+#include "vision/transfer.h"
+
+namespace fovea {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Request = TextToVideo::Request;
+
+constexpr int64_t kDecodePixels = 1 << 17;  // at once: 8 frames of 128×128, whose maps take 200 MB
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Frames decoded at once, in batches of one size.
+int64_t decode_batch(int width, int height, int frames) {
+    const int64_t most = std::clamp<int64_t>(kDecodePixels / (int64_t{width} * height), 1, frames);
+    const int64_t batches = (frames + most - 1) / most;
+    return (frames + batches - 1) / batches;
+}
+
+void validate(const Model& model, const Request& request) {
+    const ClipLimits limits = clip_limits(model.dit.config());
+    validate_sides(request.width, request.height, "video");
+    validate(static_cast<const DenoiseRequest&>(request), "video");
+    require(request.frames >= limits.least_frames && request.frames <= limits.most_frames,
+            "[video] {} frames found, expected {} to {}", request.frames, limits.least_frames,
+            limits.most_frames);
+}
+
+Shape latent_shape(const Model& model, const Request& request) {
+    return {request.frames, request.height / Autoencoder::kDown, request.width / Autoencoder::kDown,
+            model.dit.config().latent_channels};
+}
+
+// Of a picture, as the autoencoder sees it.
+Tensor encode(vk::Stream& stream, const Model& model, const Image& picture,
+              const Request& request) {
+    const bool same = picture.width == request.width && picture.height == request.height;
+    const std::vector<Image> pictures{same ? picture
+                                           : resize(picture, request.width, request.height)};
+    return convert(stream,
+                   model.autoencoder.encode(stream, to_device(stream, pictures, model.dtype)),
+                   DType::f32);
+}
+
+DitGrid token_grid(const Model& model, const Request& request) {
+    Shape clips = latent_shape(model, request);
+    clips.insert(clips.begin(), 1);
+    return model.dit.grid(clips);
+}
+
+std::shared_ptr<ClipMethod> method_of(const Model& model, const Request& request) {
+    const DitGrid grid = token_grid(model, request);
+    MethodRequest method = request.method;
+    if (method.pattern == "auto") method.pattern = auto_pattern(grid);
+    return std::make_shared<ClipMethod>(make_method(method, model.dit.config(), grid));
+}
+
+Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request,
+                  const std::shared_ptr<ClipMethod>& method) {
+    const uint64_t seeds[] = {request.seed};
+    Denoiser result(stream, model, request, latent_shape(model, request), seeds,
+                    [method](const Evaluation& at) { return method->hooks(at.step, at.steps); });
+    if (request.first_frame)
+        result.hold_first_frame(encode(stream, model, *request.first_frame, request));
+    return result;
+}
+
+// The last batch begins where it is as long as the others: another length would need memory of its
+// own.
+std::vector<Image> decode(const Denoiser& denoiser, const Tensor& latents, int64_t batch) {
+    std::vector<Image> frames;
+    const int64_t count = latents.dim(0);
+    for (int64_t i = 0; i < count; i += batch) {
+        const int64_t begin = std::min(i, count - batch);
+        auto some = denoiser.decode(latents.slice(begin, batch));
+        for (int64_t j = i - begin; j < batch; ++j)
+            frames.push_back(std::move(some[static_cast<size_t>(j)]));
+    }
+    return frames;
+}
+
+// z (1, frames, height, width, channels)
+std::vector<Image> preview(const Denoiser& denoiser, const Tensor& z, int most) {
+    const int64_t frames = z.dim(1), shown = std::clamp<int64_t>(most, 1, frames);
+    const Tensor latents = z.reshape({frames, z.dim(2), z.dim(3), z.dim(4)});
+    std::vector<Image> images;
+    for (int64_t i = 0; i < shown; ++i)
+        images.push_back(std::move(denoiser.decode(latents.slice(i * frames / shown, 1))[0]));
+    return images;
+}
+
+std::string fitting(const std::function<bool(const Request&)>& fits, const Request& request,
+                    const ClipLimits& limits) {
+    Request less = request;
+    while (less.frames > limits.least_frames) {
+        --less.frames;
+        if (fits(less))
+            return fmt::format("{} frames at {}x{}", less.frames, less.width, less.height);
+    }
+    less.frames = request.frames;
+    const int longer = std::max(request.width, request.height);
+    for (int side = longer - kSideMultiple; side >= kMinSide; side -= kSideMultiple) {
+        const auto scaled = [&](int old) {
+            return std::max(old * side / longer / kSideMultiple * kSideMultiple, kMinSide);
+        };
+        less.width = scaled(request.width);
+        less.height = scaled(request.height);
+        if (fits(less))
+            return fmt::format("{} frames at {}x{}", less.frames, less.width, less.height);
+    }
+    return {};
+}
+
+}  // namespace
+
+const char* auto_pattern(const DitGrid& grid) {
+    return grid[0] * grid[1] * grid[2] < kAutoTokens ? "dense" : kAutoPattern;
+}
+
+ClipLimits clip_limits(const DitConfig& config) {
+    // A model of pictures alone makes clips, too, but nothing in them moves to a purpose.
+    if (config.frames == 0)
+        return {.frames = 16, .fps = 8, .size = 128, .least_frames = 8, .most_frames = 24};
+    const auto number = [](int64_t value) { return static_cast<int>(value); };
+    return {.frames = number(config.frames),
+            .fps = number(config.fps),
+            .size = number(config.clip_size),
+            .least_frames = number(config.frame_range[0]),
+            .most_frames = number(config.frame_range[1])};
+}
+
+TextToVideo::Memory TextToVideo::memory(vk::Stream& stream, const Model& model,
+                                        const Request& request) {
+    stream.wait();  // what weights were uploaded through is gone then
+    const auto& dit = model.dit.config();
+    const Shape latent = latent_shape(model, request);
+    const auto element = static_cast<int64_t>(bytes_of(model.dtype));
+    const int64_t values = latent[0] * latent[1] * latent[2] * latent[3];
+    const int64_t samples = request.cfg == 1 ? 1 : 2;
+    const int64_t tokens = samples * values / (dit.latent_channels * dit.patch * dit.patch);
+    // Of the width, in a block at once: its input and that of the first, normed, q, k, o, the
+    // output; then qkv and the hidden layer.
+    const int64_t block = tokens * (7 * dit.width + 3 * dit.width + dit.hidden) * element;
+    // Latents: noise, input, velocity of both samples, and what the sampler keeps.
+    const int64_t latents = values * (4 * samples * element + 8 * 4);
+    // The decoder's maps of 64 channels: three or so at every resolution.
+    const int64_t pixels = decode_batch(request.width, request.height, request.frames) *
+                           request.width * request.height;
+    const int64_t map = pixels * 64 * element;
+    const int64_t decode = 4 * map * 21 / 16 + pixels * 3 * (element + 4);
+    return {.weights = stream.device().allocated(),
+            .activations = static_cast<uint64_t>(block + latents),
+            .decode = static_cast<uint64_t>(decode),
+            .widest = static_cast<uint64_t>(
+                std::max(tokens * std::max(3 * dit.width, dit.hidden) * element, map))};
+}
+
+void TextToVideo::require_fits(vk::Stream& stream, const Model& model, const Request& request,
+                               uint64_t available) {
+    validate(model, request);
+    const auto& info = stream.device().info();
+    const uint64_t binding = info.limits.storage_buffer_range;
+    if (available == 0) available = info.memory_free > 0 ? info.memory_free : info.memory;
+    const auto fits = [&](const Request& wanted) {
+        const Memory need = memory(stream, model, wanted);
+        return need.total() <= available && need.widest <= binding;
+    };
+    if (fits(request)) return;
+    const Memory need = memory(stream, model, request);
+    const auto mebibytes = [](uint64_t bytes) { return bytes >> 20; };
+    const std::string why =
+        need.total() > available
+            ? fmt::format("needs about {} MiB of device memory, {} MiB are free",
+                          mebibytes(need.total()), mebibytes(available))
+            : fmt::format("needs a tensor of {} MiB, the device's shaders see at most {} MiB",
+                          mebibytes(need.widest), mebibytes(binding));
+    const std::string less = fitting(fits, request, clip_limits(model.dit.config()));
+    fail("[video] {} frames at {}x{}: {}. {}", request.frames, request.width, request.height, why,
+         less.empty() ? "No clip fits: choose another device with --device" : less + " would fit");
+}
+
+TextToVideo::Result TextToVideo::run(vk::Stream& stream, const Model& model,
+                                     const Request& request) {
+    const auto begin = Clock::now();
+    require_fits(stream, model, request);
+    const auto method = method_of(model, request);
+    const Denoiser run = denoiser(stream, model, request, method);
+    if (request.on_step) request.on_step(0, request.steps);
+    std::function<void(int, const Tensor&)> on_preview;
+    if (request.on_preview)
+        on_preview = [&](int step, const Tensor& z) {
+            request.on_preview(step, preview(run, z, request.preview_frames));
+        };
+    const Tensor latents = run.run(on_preview).reshape(latent_shape(model, request));
+    Result result{
+        .frames = decode(run, latents, decode_batch(request.width, request.height, request.frames)),
+        .density = method->attention->density(stream),
+        .computed = method->cache ? method->cache->computed() : 1};
+    refuse_blank(result.frames);
+    log::info("{} frames, {} steps, {:.2f} s", request.frames, request.steps, seconds_since(begin));
+    return result;
+}
+
+TextToVideo::Probe TextToVideo::probe(vk::Stream& stream, const Model& model,
+                                      const Request& request) {
+    require_fits(stream, model, request);
+    const Denoiser run = denoiser(stream, model, request, method_of(model, request));
+    const Tensor z = run.start();
+    Probe probe{};
+    // Twice: the first time compiles pipelines, and is a dense step of methods that begin with one.
+    const int first = request.method.dense_steps;
+    for (int i = 0; i < 2; ++i) {
+        stream.wait();
+        const auto begin = Clock::now();
+        run.velocity(z, {.step = first + i, .steps = first + 9, .t = 0.5f});
+        stream.wait();
+        probe.step_seconds = seconds_since(begin) * evaluations(request.sampler);
+    }
+    const Tensor frame = z.reshape(latent_shape(model, request)).slice(0, 1);
+    for (int i = 0; i < 2; ++i) {
+        const auto begin = Clock::now();
+        run.decode(frame);
+        probe.decode_seconds = seconds_since(begin) * request.frames;
+    }
+    return probe;
+}
+
+}  // namespace fovea

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pipelines/denoise.h"
+#include "vision/methods/parse.h"
+
+namespace fovea {
+
+/// Clips from text: one latent a frame, all frames denoised together.
+struct TextToVideo {
+    struct Request : DenoiseRequest {
+        uint64_t seed = 0;
+        int frames = 16, width = 128, height = 128;
+        /// What saves work; pattern "auto": auto_pattern(). Made once for the clip.
+        MethodRequest method;
+        /// Image to video: the clip begins with this picture, resized to the clip's sides.
+        std::optional<Image> first_frame;
+        int preview_frames = 8;  ///< of the clip, at equal distances
+        std::function<void(int step, const std::vector<Image>&)> on_preview;
+    };
+
+    struct Result {
+        std::vector<Image> frames;
+        double density = 1;   ///< share of (query, key) pairs that self-attention computed
+        double computed = 1;  ///< share of the layers' work that was done, where there is a cache
+    };
+    /// Throws Error for a request that cannot be or does not fit, a NaN or blank frames, Cancelled.
+    static Result run(vk::Stream& stream, const Model& model, const Request& request);
+
+    /// Bytes of device memory, before any work.
+    struct Memory {
+        uint64_t weights;      ///< what the model holds on the device now
+        uint64_t activations;  ///< of the transformer, latents with them
+        uint64_t decode;       ///< of the autoencoder, for a batch of frames
+        uint64_t widest;       ///< the largest tensor, which a binding must hold
+        /// Freed memory is used again only for tensors of its size, so it adds up.
+        uint64_t total() const { return weights + activations + decode; }
+    };
+    static Memory memory(vk::Stream& stream, const Model& model, const Request& request);
+
+    /// Throws Error, with what would fit, where the clip needs more than `available` bytes (0: what
+    /// the device has free) or a tensor more than the device's shaders can see.
+    static void require_fits(vk::Stream& stream, const Model& model, const Request& request,
+                             uint64_t available = 0);
+
+    /// Times of a step and of decoding all frames, from one of each.
+    struct Probe {
+        double step_seconds, decode_seconds;
+        double total(int steps) const { return step_seconds * steps + decode_seconds; }
+    };
+    static Probe probe(vk::Stream& stream, const Model& model, const Request& request);
+};
+
+/// What pattern "auto" is for so many tokens: dense where attention is a small part of the work and
+/// sparse patterns save nothing that could be seen.
+const char* auto_pattern(const DitGrid& grid);
+inline constexpr int64_t kAutoTokens = 4096;
+inline constexpr const char* kAutoPattern = "radial";
+
+/// What a model was trained to make.
+struct ClipLimits {
+    int frames, fps, size;
+    int least_frames, most_frames;
+};
+ClipLimits clip_limits(const DitConfig& config);
+
+}  // namespace fovea
