@@ -17,6 +17,7 @@ constexpr int kInterrupted = 130;
 
 void add_attention(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_calibrate(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_info(CLI::App& app);
 void add_plan(CLI::App& app);

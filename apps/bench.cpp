@@ -7,6 +7,7 @@
 #include "apps/bench/merge.h"
 #include "apps/bench/methods.h"
 #include "apps/bench/ops.h"
+#include "apps/bench/video.h"
 #include "backend/error.h"
 #include "backend/ops/attention.h"
 #include "backend/patterns/registry.h"
@@ -19,8 +20,8 @@ using Names = std::vector<std::string>;
 struct Options {
     Names what, shapes, patterns, paths, tiles, merge;
     std::string json, markdown, plot, device, precision = "auto", scores = "stored";
-    std::vector<double> densities = {0.5, 0.3, 0.2};
     double seconds = 0.5;
+    bench::VideoOptions video;
     bool profile = false;
 };
 
@@ -59,9 +60,17 @@ void require_fit(const std::string& spec, const std::vector<bench::AttentionShap
 void measure(const Options& o) {
     require(!o.what.empty(),
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
-    const bool methods = o.what[0] == "methods";
-    require(!methods || o.what.size() == 1, "[bench] methods found beside {}, expected alone",
-            o.what.back());
+    const bool methods = o.what[0] == "methods", video = o.what[0] == "video";
+    require(!(methods || video) || o.what.size() == 1, "[bench] {} found beside {}, expected alone",
+            o.what[0], o.what.back());
+    if (video) {
+        vk::Device device(o.device);
+        bench::VideoOptions own = o.video;
+        own.precision = o.precision;
+        own.markdown = o.markdown;
+        bench::bench_video(device, own);
+        return;
+    }
     const auto wants = [&](const char* name) {
         return std::any_of(o.what.begin(), o.what.end(),
                            [&](const std::string& what) { return what == name || what == "all"; });
@@ -102,7 +111,7 @@ void measure(const Options& o) {
     if (wants("conv")) bench::bench_conv(run, conv);
     if (wants("model")) bench::bench_model(run, models, o.patterns);
     if (methods) {
-        const std::string table = bench::bench_methods(run, models, o.densities);
+        const std::string table = bench::bench_methods(run, models, o.video.densities);
         if (!o.markdown.empty()) bench::save_text(o.markdown, table);
         return;
     }
@@ -116,6 +125,39 @@ void measure(const Options& o) {
             "[bench] none of these shapes is one of {}'s that could run", o.what[0]);
 }
 
+void add_video_options(CLI::App& command, bench::VideoOptions& o) {
+    command
+        .add_option("--densities", o.densities,
+                    "Of methods and video: shares of all pairs that methods are set to compute")
+        ->delimiter(',')
+        ->check(CLI::Range(0.01, 1.0))
+        ->capture_default_str();
+    command
+        .add_option("--methods", o.methods,
+                    "Of video: radial, neighborhood, reordered, rectified, Re-ttention, cache "
+                    "(default: all)")
+        ->delimiter(',');
+    command.add_option("--clips", o.clips, "Of video: prompts")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    command.add_option("--frames", o.frames, "Of video")
+        ->check(CLI::Range(2, 64))
+        ->capture_default_str();
+    command.add_option("--size", o.size, "Of video: pixels a side")->capture_default_str();
+    command.add_option("--steps", o.steps, "Of video")
+        ->check(CLI::Range(2, 200))
+        ->capture_default_str();
+    command
+        .add_option("--dense-steps", o.dense_steps,
+                    "Of video: first steps that stay dense, within the density asked for")
+        ->check(CLI::Range(0, 200))
+        ->capture_default_str();
+    command.add_option("--seed", o.seed, "Of video: the first clip's");
+    command.add_option("--model", o.model, "Of video: model folder");
+    command.add_option("--picture", o.picture,
+                       "Of video: write strips of the first clip, dense and by each row, as PNG");
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
@@ -126,8 +168,9 @@ void add_bench(CLI::App& app) {
     command
         ->add_option("what", o->what,
                      "attention, gemm, conv, model, startup or all of these, several may be; or "
-                     "methods, alone")
-        ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods"}));
+                     "methods or video, alone")
+        ->check(CLI::IsMember(
+            {"attention", "gemm", "conv", "model", "startup", "all", "methods", "video"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -148,12 +191,7 @@ void add_bench(CLI::App& app) {
             "Tiles of gemm and conv on matrix units, each timed: as in FOVEA_GEMM_TILE, or "
             "all (default: the one that the shape would get)")
         ->delimiter(',');
-    command
-        ->add_option("--densities", o->densities,
-                     "Of methods: shares of all pairs that they are set to compute")
-        ->delimiter(',')
-        ->check(CLI::Range(0.01, 1.0))
-        ->capture_default_str();
+    add_video_options(*command, o->video);
     command->add_flag("--profile", o->profile, "Print the time by op of each row's last run");
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))
@@ -188,7 +226,8 @@ void add_bench(CLI::App& app) {
         "of\n"
         "their self-attention, sparse rows say how much faster than dense the whole block is.\n"
         "methods: sparse attention without training on structured inputs of those models' video\n"
-        "shapes, time and error against dense: fovea bench methods --shapes wan1.3b-480p\n\n"
+        "shapes, time and error against dense: fovea bench methods --shapes wan1.3b-480p\n"
+        "video: the same on the model's own clips, PSNR and SSIM against dense\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
         "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
         "Take tiles by rule alone, not those of fovea tune: the same bits whatever was tuned");
     apps::add_generate(app);
     apps::add_video(app);
+    apps::add_calibrate(app);
     apps::add_score(app);
     apps::add_attention(app);
     apps::add_plan(app);

@@ -9,6 +9,7 @@
 #endif
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -169,6 +170,53 @@ double psnr(const Image& a, const Image& b) {
     }
     if (sum == 0) return std::numeric_limits<double>::infinity();
     return -10 * std::log10(sum / static_cast<double>(a.rgb.size()));
+}
+
+double ssim(const Image& a, const Image& b) {
+    constexpr int kWindow = 11;
+    require(a.width == b.width && a.height == b.height && a.width >= kWindow && a.height >= kWindow,
+            "[ssim] two pictures of one size and at least {0}×{0} expected, found {1}×{2} and "
+            "{3}×{4}",
+            kWindow, a.width, a.height, b.width, b.height);
+    std::array<double, kWindow> weights{};
+    double all = 0;
+    for (int i = 0; i < kWindow; ++i) all += weights[i] = std::exp(-(i - 5) * (i - 5) / 4.5);
+    for (double& weight : weights) weight /= all;
+    const auto luma = [](const Image& x, size_t i) {
+        return 0.299 * x.rgb[3 * i] + 0.587 * x.rgb[3 * i + 1] + 0.114 * x.rgb[3 * i + 2];
+    };
+    // Weighted means of a, b, a², b² and ab: along rows, then along columns.
+    using Moments = std::array<double, 5>;
+    const int width = a.width - kWindow + 1;
+    std::vector<Moments> rows(static_cast<size_t>(width) * static_cast<size_t>(a.height));
+    for (int y = 0; y < a.height; ++y) {
+        std::vector<Moments> line;
+        for (int x = 0; x < a.width; ++x) {
+            const auto at =
+                static_cast<size_t>(y) * static_cast<size_t>(a.width) + static_cast<size_t>(x);
+            const double p = luma(a, at), q = luma(b, at);
+            line.push_back({p, q, p * p, q * q, p * q});
+        }
+        for (int x = 0; x < width; ++x)
+            for (int i = 0; i < kWindow; ++i)
+                for (size_t m = 0; m < 5; ++m)
+                    rows[static_cast<size_t>(y * width + x)][m] +=
+                        weights[i] * line[static_cast<size_t>(x + i)][m];
+    }
+    double sum = 0, count = 0;
+    for (int y = 0; y + kWindow <= a.height; ++y)
+        for (int x = 0; x < width; ++x) {
+            Moments m{};
+            for (int i = 0; i < kWindow; ++i)
+                for (size_t j = 0; j < 5; ++j)
+                    m[j] += weights[i] * rows[static_cast<size_t>((y + i) * width + x)][j];
+            constexpr double c1 = 0.01 * 0.01, c2 = 0.03 * 0.03;  // of a range of 1
+            const double means = m[0] * m[1], squares = m[0] * m[0] + m[1] * m[1];
+            sum += (2 * means + c1) * (2 * (m[4] - means) + c2) /
+                   ((squares + c1) * (m[2] + m[3] - squares + c2));
+            ++count;
+        }
+    return sum / count;
 }
 
 Image tile_images(std::span<const Image> images, int columns) {

@@ -46,6 +46,11 @@ Image resize(const Image& image, int width, int height);
 /// sizes differ.
 double psnr(const Image& a, const Image& b);
 
+/// Structural similarity of luma, the mean over all pixels with windows of Gaussian weight, 11
+/// pixels wide, σ = 1.5, inside the picture (Wang et al., IEEE Transactions on Image Processing 13,
+/// 2004); 1 for equal pictures. Throws Error when sizes differ or a side is shorter than a window.
+double ssim(const Image& a, const Image& b);
+
 /// A contact sheet: rows of `columns` pictures on white, 2 pixels apart; every cell is as large as
 /// the largest picture, smaller ones stand in its upper left.
 Image tile_images(std::span<const Image> images, int columns);

@@ -184,7 +184,7 @@ std::string bench_methods(Run& run, const std::vector<ModelShape>& shapes,
             }
         };
         const std::array grid{s.grid[0], s.grid[1], s.grid[2]};
-        add({"dense", 1, [] { return pattern_method(dense()); }});
+        add({"dense", "", 1, [] { return pattern_method(dense()); }});
         Calibrator calibrator({.grid = grid,
                                .layers = 1,
                                .heads = s.heads,
@@ -193,7 +193,8 @@ std::string bench_methods(Run& run, const std::vector<ModelShape>& shapes,
         calibrator.begin_step(0, 1);
         calibrator.attention(stream, {0, steps[0].q, steps[0].k, steps[0].v});
         for (const double density : densities)
-            for (const MethodSetting& setting : method_settings(grid, density, calibrator))
+            for (const MethodSetting& setting :
+                 method_settings(grid, {.density = density, .steps = 24}, calibrator))
                 add(setting);
     }
     return text;

@@ -1,5 +1,8 @@
 #include "apps/bench/settings.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -14,12 +17,17 @@ namespace {
 
 using Three = std::array<uint32_t, 3>;
 
+struct Found {
+    Pattern pattern;
+    std::string note;
+    double share;
+};
+
 /// The radial pattern of the largest share up to `density`: its decay, its block and what it thins.
-std::optional<Pattern> radial_at(const Three& grid, double density) {
+std::optional<Found> radial_at(const Three& grid, double density) {
     const uint32_t tokens = grid[0] * grid[1] * grid[2], frame = grid[1] * grid[2];
     const uint32_t block = block_for(tokens);
-    std::optional<Pattern> best;
-    double most = 0;
+    std::optional<Found> best;
     for (const uint32_t side : {2 * block, block, block / 2})
         for (const uint32_t thinning : {side, 2 * side, 4 * side})
             for (double decay = 4; decay > 0.05; decay /= 1.3) try {
@@ -29,9 +37,11 @@ std::optional<Pattern> radial_at(const Three& grid, double density) {
                                                    .decay = decay,
                                                    .thinning = thinning});
                     const double share = pattern.block_mask().density();
-                    if (share > density || share <= most) continue;
-                    most = share;
-                    best = pattern;
+                    if (share > density || (best && share <= best->share)) continue;
+                    best = Found{pattern,
+                                 fmt::format("radial:block={}:decay={:.3g}:thinning={}", side,
+                                             decay, thinning),
+                                 share};
                 } catch (const Error&) {  // some queries would see no key
                 }
     return best;
@@ -60,27 +70,56 @@ std::vector<uint32_t> window_at(const Three& grid, double density, bool all_fram
     return best;
 }
 
-std::vector<MethodSetting> method_settings(const Three& grid, double density,
+double MethodBudget::sparse() const {
+    return (density * steps - dense_steps) / std::max(steps - dense_steps, 1);
+}
+
+std::vector<MethodSetting> method_settings(const Three& grid, const MethodBudget& budget,
                                            const Calibrator& calibrator) {
     const Grid tokens{{grid[0], grid[1], grid[2]}};
+    const double sparse = budget.sparse();
     std::vector<MethodSetting> settings;
-    const auto add = [&](const char* name, auto make) {
-        settings.push_back({name, density, make});
+    if (sparse <= 0) return settings;
+    const int first = budget.dense_steps;
+    const auto add = [&](const char* name, const std::string& note, auto make) {
+        settings.push_back({name, note, budget.density,
+                            [make, first]() { return with_dense(make(), first, {}); }});
     };
-    if (const auto pattern = radial_at(grid, density))
-        add("radial", [pattern] { return pattern_method(*pattern); });
-    const Pattern window = neighborhood(tokens, {.window = window_at(grid, density, false)});
-    add("neighborhood", [window] { return pattern_method(window); });
-    const PatternSchedule chosen = calibrator.choose(density).schedule();
-    add("reordered", [chosen] { return pattern_method(chosen); });
+    if (const auto found = radial_at(grid, sparse))
+        add("radial", found->note, [found] { return pattern_method(found->pattern); });
+    const auto window_of = [&](double share, bool all_frames) {
+        return window_at(grid, share, all_frames);
+    };
+    const auto window = window_of(sparse, false);
+    const Pattern near = neighborhood(tokens, {.window = window});
+    add("neighborhood", fmt::format("neighborhood:{}", fmt::join(window, "x")),
+        [near] { return pattern_method(near); });
+    const float from = static_cast<float>(first) / static_cast<float>(budget.steps);
+    const PatternSchedule chosen = calibrator.choose(sparse, from).schedule();
+    add("reordered", "calibrated", [chosen] { return pattern_method(chosen); });
     const RectifiedOptions rectified{.grid = tokens,
                                      .block = block_for(tokens.tokens()),
-                                     .keep = static_cast<float>(density),
+                                     .keep = static_cast<float>(sparse),
                                      .mass = 0};
-    add("rectified", [rectified] { return rectified_method(rectified); });
-    const Pattern columns = neighborhood(tokens, {.window = window_at(grid, density, true)});
-    add("Re-ttention",
-        [columns] { return reuse_method([columns](int64_t, int, int) { return columns; }, {}); });
+    add("rectified", fmt::format("rectified:keep={:.3f}:mass=0:block={}", sparse, rectified.block),
+        [rectified] { return rectified_method(rectified); });
+
+    // A dense step of every so many, and the pattern beside it: a third of the budget.
+    ReuseOptions reuse;
+    reuse.every = std::max(2, static_cast<int>(std::lround(3 / sparse)));
+    const int rest = budget.steps - first;
+    const int refreshes = (rest + reuse.every - 1) / reuse.every;
+    const double share = (sparse * rest - refreshes) / rest;
+    if (share > 0.02) {
+        const auto along = window_of(share, true);
+        const Pattern columns = neighborhood(tokens, {.window = along});
+        add("Re-ttention",
+            fmt::format("rettention:every={}:of=neighborhood:{}", reuse.every,
+                        fmt::join(along, "x")),
+            [columns, reuse] {
+                return reuse_method([columns](int64_t, int, int) { return columns; }, reuse);
+            });
+    }
     return settings;
 }
 

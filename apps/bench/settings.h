@@ -11,17 +11,28 @@
 
 namespace fovea::apps::bench {
 
+/// A share of all pairs over all steps, of which the first are dense.
+struct MethodBudget {
+    double density = 1;
+    int steps = 1, dense_steps = 0;
+
+    /// For each of the other steps.
+    double sparse() const;
+};
+
 /// A method set to compute a share of all pairs.
 struct MethodSetting {
-    std::string name;
+    std::string name, note;
     double density;  ///< asked for
     std::function<std::unique_ptr<AttentionMethod>()> make;
 };
 
-/// radial, neighborhood, reordered, rectified and Re-ttention at `density` or the next below that
-/// their parameters allow, on a video grid. Re-ttention's share is that of the steps between its
-/// dense ones, its pattern the window along all frames that its authors use.
-std::vector<MethodSetting> method_settings(const std::array<uint32_t, 3>& grid, double density,
+/// radial, neighborhood, reordered, rectified and Re-ttention, each at the budget or the next below
+/// it that its parameters allow, on a video grid; what the budget does not allow is left out.
+/// Re-ttention's pattern is the window along all frames that its authors use, dense again every
+/// so many steps that a third of its budget goes there.
+std::vector<MethodSetting> method_settings(const std::array<uint32_t, 3>& grid,
+                                           const MethodBudget& budget,
                                            const Calibrator& calibrator);
 
 /// The window of the largest share up to `density` that has much the same share of each axis; the

@@ -273,6 +273,20 @@ TEST(Image, psnr_follows_its_definition) {
     EXPECT_THROW(psnr(a, grey_row({0, 0})), Error);
 }
 
+TEST(Image, ssim_follows_its_definition) {
+    const auto plain = [](float value) {
+        return Image{.width = 12, .height = 11, .rgb = std::vector<float>(3 * 12 * 11, value)};
+    };
+    const double c1 = 1e-4;  // means alone differ: no variance, so contrast and structure are 1
+    EXPECT_NEAR(ssim(plain(0.4f), plain(0.6f)), (2 * 0.24 + c1) / (0.16 + 0.36 + c1), 1e-6);
+    Image a = random_image(20, 15), opposite = a;
+    EXPECT_NEAR(ssim(a, a), 1, 1e-12);
+    for (float& value : opposite.rgb) value = 1 - value;
+    EXPECT_LT(ssim(a, opposite), -0.5);
+    EXPECT_THROW(ssim(a, plain(0)), Error);
+    EXPECT_THROW(ssim(grey_row({0}), grey_row({0})), Error);
+}
+
 TEST(Image, tiles_stand_in_rows_on_white) {
     const std::vector<Image> images = {grey_row({0, 0.1f}), grey_row({0.2f}),
                                        grey_row({0.3f, 0.4f})};

@@ -175,7 +175,7 @@ Tensor Calibrator::attention(vk::Stream& stream, const SelfAttention& x) {
     return attend(stream, x.q, x.k, x.v, dense());
 }
 
-Calibration Calibrator::choose(double density) const {
+Calibration Calibrator::choose(double density, float from) const {
     require(density > 0 && density <= 1,
             "[calibration] a density above 0 and up to 1 expected, found {}", density);
     Masses& m = *masses_;
@@ -209,7 +209,7 @@ Calibration Calibrator::choose(double density) const {
     c.masks.resize(ranges * c.orders.size() * size);
     double all = 0, kept = 0, before = 0;
     for (size_t r = 0; r < ranges; ++r) {
-        const double weight = s.range_ends[r] - before;
+        const double weight = s.range_ends[r] - std::clamp<double>(from, before, s.range_ends[r]);
         before = s.range_ends[r];
         for (size_t i = 0; i < c.orders.size(); ++i) {
             const Pooled& p =
