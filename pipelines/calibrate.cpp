@@ -21,6 +21,16 @@ std::unique_ptr<Calibrator> measure_attention(vk::Stream& stream, const Model& m
     }
     settings.block = request.block > 0 ? request.block : block_for(tokens);
     if (!request.range_ends.empty()) settings.range_ends = request.range_ends;
+    // Few steps do not reach every range; one that has none is part of the next.
+    const MassSettings all = settings;
+    for (size_t r = all.range_ends.size(); r-- > 0;) {
+        bool any = false;
+        for (int step = 0; step < request.steps; ++step)
+            any |= all.range_of(step, request.steps) == r;
+        if (!any)
+            settings.range_ends.erase(settings.range_ends.begin() + static_cast<std::ptrdiff_t>(r));
+    }
+    settings.range_ends.back() = all.range_ends.back();
     auto calibrator = std::make_unique<Calibrator>(settings);
     const auto hooks = [&](const Evaluation& at) {
         calibrator->begin_step(at.step, at.steps);

@@ -32,8 +32,13 @@ Tensor block_mass(vk::Stream& stream, const Tensor& q, const Tensor& k, const Pa
     const TileShape block{options.block_q, options.block_k};
     require(block.q > 0 && block.k > 0, "[block_mass] blocks of at least 1×1 expected, found {}×{}",
             block.q, block.k);
-    const Tensor lse = attention_lse(stream, q, k, pattern,  // checks q, k and the pattern
-                                     {.scale = options.scale, .path = options.path});
+    const Tensor lse = options.lse ? options.lse
+                                   : attention_lse(stream, q, k, pattern,  // checks what it takes
+                                                   {.scale = options.scale, .path = options.path});
+    require(q && k && q.rank() == 4 && k.rank() == 4 && q.dim(0) == k.dim(0) &&
+                q.dim(3) == k.dim(3) && q.dtype() == k.dtype() && q.dim(1) % k.dim(1) == 0,
+            "[block_mass] q and k (batch, heads, tokens, head_dim) that go together expected");
+    require_like("block_mass", "lse", lse, {q.dim(0), q.dim(1), q.dim(2)}, DType::f32);
 
     vk::Device& device = stream.device();
     const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };

@@ -11,6 +11,7 @@ struct BlockMassOptions {
     uint32_t block_q = 64, block_k = 64;  ///< tokens, at least 1; the last blocks may be shorter
     float scale = 0;                      ///< 0: head_dim^-1/2
     AttentionPath path = AttentionPath::automatic;  ///< of the pass that finds the LSEs
+    Tensor lse;  ///< (batch, heads, q_len) f32: theirs, where attention over the pattern was done
 };
 
 /// The pooled attention map of every head: element (b, h, i, j) is the mean over the queries of

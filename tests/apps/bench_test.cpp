@@ -200,5 +200,38 @@ TEST_F(BenchCli, ErrorsSayWhatWasFoundAndExpected) {
     }
 }
 
+TEST_F(BenchCli, CalibrationAndMethodsOnShortClips) {
+    const auto made = run(fmt::format(
+        "calibrate 'a red fox moving left' --frames 2 --steps 2 --cfg 1 --ranges 0.5,1 --density "
+        "0.4 --precision fp32 -o {} --draw {}",
+        path("masks.safetensors"), path("masks.png")));
+    ASSERT_EQ(made.code, 0) << made.err;
+    EXPECT_THAT(made.out, HasSubstr("layer  7 head  3"));
+    EXPECT_THAT(made.out, HasSubstr("of the blocks of 16 tokens kept"));
+    EXPECT_EQ(files(), 2u);
+
+    const auto measured = run(fmt::format(
+        "bench video --clips 1 --frames 2 --steps 2 --dense-steps 0 --densities 0.5 --methods "
+        "reordered,rectified --precision fp32 --markdown {} --picture {}",
+        path("report.md"), path("report.png")));
+    ASSERT_EQ(measured.code, 0) << measured.err;
+    const std::string report = text("report.md");
+    EXPECT_THAT(report, HasSubstr("| reordered | calibrated | 0.50 | 0."));
+    EXPECT_THAT(report,
+                HasSubstr("| rectified | rectified:keep=0.500:mass=0:block=16 | 0.50 | 0."));
+    EXPECT_EQ(files(), 4u);
+}
+
+TEST_F(BenchCli, MethodsAtSizeAreComparedWithDense) {
+    const auto result =
+        run(fmt::format("bench methods --shapes small --precision fp32 --seconds 0.01 --densities "
+                        "0.5 --markdown {}",
+                        path("methods.md")));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const std::string table = text("methods.md");
+    for (const char* method : {"dense", "radial", "neighborhood", "reordered", "rectified"})
+        EXPECT_THAT(table, HasSubstr(fmt::format("| small wan | {} |", method)));
+}
+
 }  // namespace
 }  // namespace fovea

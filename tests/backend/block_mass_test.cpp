@@ -166,6 +166,11 @@ TEST(BlockMassMap, RowsSumToOneAndTheSameBitsComeTwice) {
         EXPECT_NEAR(std::accumulate(first.begin() + row * 4, first.begin() + row * 4 + 4, 0.0), 1,
                     1e-5);
     EXPECT_EQ(map(), first);
+    const Tensor lse = attention_lse(stream, q.device, k.device, dense());
+    EXPECT_EQ(to_host(stream, block_mass(stream, q.device, k.device, dense(), {.lse = lse})),
+              first);
+    EXPECT_THROW(block_mass(stream, q.device, k.device, dense(), {.lse = lse.slice(0, 1).index(0)}),
+                 Error);
 }
 
 // Block (i, j) of a head with an order is that of the map whose rows and columns are in this order:

@@ -162,9 +162,12 @@ Tensor Calibrator::attention(vk::Stream& stream, const SelfAttention& x) {
             s.heads, x.layer, x.q.dim(2));
     const Tensor q = permute(stream, x.q, {0, 2, 1, 3}), k = permute(stream, x.k, {0, 2, 1, 3});
     const size_t range = s.range_of(m.step, m.steps), size = size_t{s.blocks()} * s.blocks();
+    Tensor lse;
+    const Tensor o = attend(stream, x.q, x.k, x.v, dense(), {.lse = &lse});
     for (size_t order = 0; order < kOrderCount; ++order) {
-        const auto mass = to_host(stream, block_mass(stream, q, k, m.everything[order],
-                                                     {.block_q = s.block, .block_k = s.block}));
+        const auto mass =
+            to_host(stream, block_mass(stream, q, k, m.everything[order],
+                                       {.block_q = s.block, .block_k = s.block, .lse = lse}));
         for (int64_t i = 0; i < q.dim(0) * s.heads; ++i) {
             Pooled& pooled = m.at(range, x.layer, i % s.heads, order);
             for (size_t j = 0; j < size; ++j)
@@ -172,7 +175,7 @@ Tensor Calibrator::attention(vk::Stream& stream, const SelfAttention& x) {
             pooled.count += 1;
         }
     }
-    return attend(stream, x.q, x.k, x.v, dense());
+    return o;
 }
 
 Calibration Calibrator::choose(double density, float from) const {
