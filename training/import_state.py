@@ -4,6 +4,8 @@
 
 Optimizer momentum is not in the files and starts anew. Checkpoints that are there already are kept. Where the state
 folder holds text.pt (pretrain_text.py), the transformer's checkpoint gets that text encoder instead of the file's.
+Where the data's vocabulary goes on after the models', new words get random embeddings; keys that the transformer's
+config lacks get the values of models.py.
 """
 
 import json
@@ -13,6 +15,7 @@ import torch
 
 import safetensors_io
 from common import arguments, load_checkpoint, log, save_checkpoint
+from models import DIT_CONFIG
 
 
 def read(folder, name, prefix):
@@ -22,6 +25,23 @@ def read(folder, name, prefix):
         return None
     tensors, metadata = safetensors_io.load(path)
     return {key[len(prefix):]: tensor.float() for key, tensor in tensors.items()}, json.loads(metadata["config"])
+
+
+def grow_vocabulary(words, config, models, data):
+    """(weights, config) of the text encoder with a row for every word of the data's vocabulary."""
+    def lines(folder):
+        with open(os.path.join(folder, "vocabulary.txt"), encoding="utf-8") as file:
+            return file.read().split("\n")[:-1]
+
+    old, new = lines(models), lines(data)
+    if new[:len(old)] != old:
+        raise SystemExit(f"{data}/vocabulary.txt does not begin with the words of {models}/vocabulary.txt")
+    if len(new) == len(old):
+        return words, config
+    table = words["token.weight"]
+    rows = torch.randn(len(new) - len(old), table.shape[1], generator=torch.Generator().manual_seed(0)) * table.std()
+    log(f"{len(rows)} new words")
+    return dict(words, **{"token.weight": torch.cat((table, rows))}), dict(config, vocabulary=len(new))
 
 
 def main():
@@ -57,8 +77,9 @@ def main():
             pretrained = load_checkpoint(path, "cpu")
             words, extra = pretrained["averaged"], {"side": pretrained["side"]}
             log("text encoder from", path, pretrained["probe"])
+        words, text_config = grow_vocabulary(words, text[1], options.models, options.data)
         write("dit.pt", {"text": words, "dit": dit[0], "averaged": {"text": words, "dit": dit[0]},
-                         "text_config": text[1], "config": dit[1], "step": 0, "runs": 9, "metrics": {}, **extra})
+                         "text_config": text_config, "config": dict(DIT_CONFIG, **dit[1]), "step": 0, "runs": 9, "metrics": {}, **extra})
 
 
 if __name__ == "__main__":

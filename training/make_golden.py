@@ -1,8 +1,9 @@
 """Writes tiny models with random weights, inputs and expected outputs for the tests of the C++ engine.
 
-    python3 training/make_golden.py tests/golden/models
+    python3 training/make_golden.py tests/golden/models [assets/default]
 
-Weights are rounded to F16 before the outputs are computed (in F32), so that the engine sees the same weights.
+Weights are rounded to F16 before the outputs are computed (in F32), so that the engine sees the same weights. With a
+folder of exported models, default_clip.safetensors gets what these make of a small clip (no weights in it).
 """
 
 import json
@@ -12,11 +13,13 @@ import sys
 import torch
 
 import safetensors_io
+from import_state import read
 from models import Dit, Evaluator, TextEncoder, file_tensors
 
 TEXT = {"type": "text", "vocabulary": 40, "width": 48, "heads": 3, "layers": 2, "length": 8}
 DIT = {"type": "dit", "width": 64, "heads": 2, "layers": 2, "hidden": 96, "text_width": 48, "latent_channels": 4,
-       "patch": 2, "rope_axes": [8, 12, 12], "rope_theta": 100.0, "window": 3, "global_layers": [1], "size": 96}
+       "patch": 2, "rope_axes": [8, 12, 12], "rope_theta": 100.0, "window": 3, "global_layers": [1], "size": 96,
+       "frames": 3, "fps": 8, "clip_size": 32, "frame_range": [2, 4]}
 EVALUATOR = {"type": "evaluator", "width": 32, "heads": 2, "layers": 2, "stem": [8, 16, 24, 32], "size": 64,
              "rope_axes": [0, 8, 8], "rope_theta": 100.0, "objects": 5, "colors": ["red", "green", "blue"],
              "styles": ["3d", "flat"]}
@@ -45,8 +48,27 @@ def write(folder, name, config, tensors):
 
 
 @torch.no_grad()
-def main(folder):
+def write_default_clip(folder, models):
+    """Text states and velocity of the exported models for a prompt and a clip of 3 frames of 6 x 8 latents."""
+    words, config = read(models, "text", "text.")
+    text = TextEncoder(config).eval()
+    text.load_state_dict(words)
+    weights, config = read(models, "dit", "dit.")
+    dit = Dit(config).eval()
+    dit.load_state_dict(weights)
+    ids = torch.tensor([[3, 17, 5, 39] + [0] * 28, [0] * 32])
+    z = torch.randn(2, 3, 6, 8, config["latent_channels"], generator=torch.Generator().manual_seed(12))
+    t, states = torch.tensor([0.7, 0.7]), text(ids)
+    write(folder, "default_clip.safetensors", config, {
+        "golden.ids": ids.int(), "golden.t": t, "golden.z": z, "golden.states": states,
+        "golden.velocity": dit(z, t, states)})
+
+
+@torch.no_grad()
+def main(folder, models=None):
     os.makedirs(folder, exist_ok=True)
+    if models:
+        write_default_clip(folder, models)
     generator = torch.Generator().manual_seed(7)
 
     text = randomise(TextEncoder(TEXT), 1)
@@ -67,6 +89,13 @@ def main(folder):
                     "golden.modulation": m, "golden.patch": dit.patch(dit.patchify(z)), "golden.velocity": velocity})
     for index, state in enumerate(record):
         tensors[f"golden.block.{index}"] = state
+    # A clip of three frames, 4 x 6 latents each, with the same weights and states.
+    clip = torch.randn(2, 3, 4, 6, 4, generator=torch.Generator().manual_seed(11))
+    record = []
+    tensors.update({"golden.clip.z": clip, "golden.clip.velocity": dit(clip, t, states, record)})
+    tensors["golden.clip.picture_velocity"] = dit(clip[:, :1], t, states)  # one frame: attention as for pictures
+    for index, state in enumerate(record):
+        tensors[f"golden.clip.block.{index}"] = state
     write(folder, "dit.safetensors", DIT, tensors)
 
     evaluator = randomise(Evaluator(EVALUATOR), 3)
@@ -80,4 +109,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:3])

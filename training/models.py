@@ -1,5 +1,6 @@
 """The default models, exactly as docs/model-format.md describes them. Parameter names are the names in the files."""
 
+import contextlib
 import math
 
 import torch
@@ -10,7 +11,8 @@ AUTOENCODER_CONFIG = {"type": "autoencoder", "latent_channels": 12}
 TEXT_CONFIG = {"type": "text", "vocabulary": 0, "width": 192, "heads": 4, "layers": 2, "length": 32}
 DIT_CONFIG = {"type": "dit", "width": 256, "heads": 4, "layers": 8, "hidden": 832, "text_width": 192,
               "latent_channels": 12, "patch": 2, "rope_axes": [16, 24, 24], "rope_theta": 100.0, "window": 7,
-              "global_layers": [2, 5, 7], "size": 256}
+              "global_layers": [2, 5, 7], "size": 256, "frames": 16, "fps": 8, "clip_size": 128,
+              "frame_range": [8, 24]}
 EVALUATOR_CONFIG = {"type": "evaluator", "width": 160, "heads": 5, "layers": 4, "stem": [24, 48, 96, 160],
                     "size": 256, "rope_axes": [0, 16, 16], "rope_theta": 100.0, "objects": 0, "colors": [],
                     "styles": []}
@@ -49,12 +51,13 @@ def gelu(x):
     return F.gelu(x, approximate="tanh")
 
 
-def rope_table(rows, columns, axes, theta):
-    """cos and sin of the rotary angles of a rows x columns picture at time 0, each (rows * columns, D / 2)."""
-    row = torch.arange(rows).repeat_interleave(columns).float()
-    column = torch.arange(columns).repeat(rows).float()
+def rope_table(rows, columns, axes, theta, frames=1):
+    """cos and sin of the rotary angles of `frames` x rows x columns tokens, each (frames * rows * columns, D / 2)."""
+    time = torch.arange(frames).repeat_interleave(rows * columns).float()
+    row = torch.arange(rows).repeat_interleave(columns).repeat(frames).float()
+    column = torch.arange(columns).repeat(frames * rows).float()
     parts = []
-    for size, position in zip(axes, (torch.zeros(rows * columns), row, column)):
+    for size, position in zip(axes, (time, row, column)):
         half = size // 2
         if half:
             frequency = theta ** (-torch.arange(half).float() / half)
@@ -262,7 +265,7 @@ class Dit(nn.Module):
         self.blocks = nn.ModuleList([DitBlock(width, config["heads"], config["hidden"], config["text_width"])
                                      for _ in range(config["layers"])])
         self.final = FinalLayer(width, patch)
-        self._grids = {}
+        self._grids, self._block = {}, None
         # Gates and the output start at zero, so that the network starts as the identity.
         for tensor in (self.modulation.weight, self.modulation.bias, self.final.weight, self.final.bias):
             nn.init.zeros_(tensor)
@@ -270,14 +273,32 @@ class Dit(nn.Module):
             nn.init.zeros_(block.cross_out.weight)
             nn.init.zeros_(block.cross_out.bias)
 
-    def grid(self, rows, columns, device):
-        """Rotary tables and neighborhood mask of a grid of tokens, kept between calls."""
-        key = (rows, columns)
+    def grid(self, frames, rows, columns, device):
+        """Rotary tables and, for a single frame, neighborhood mask of a grid of tokens, kept between calls."""
+        key = (frames, rows, columns)
         if key not in self._grids or self._grids[key][0].device != device:
-            cos, sin = rope_table(rows, columns, self.config["rope_axes"], self.config["rope_theta"])
-            mask = neighborhood_mask(rows, columns, self.config["window"])
-            self._grids[key] = (cos.to(device), sin.to(device), mask.to(device))
+            cos, sin = rope_table(rows, columns, self.config["rope_axes"], self.config["rope_theta"], frames)
+            mask = neighborhood_mask(rows, columns, self.config["window"]).to(device) if frames == 1 else None
+            self._grids[key] = (cos.to(device), sin.to(device), mask)
         return self._grids[key]
+
+    def compile_blocks(self):
+        """Runs blocks through torch.compile from now on: one program for all layers, one more for each shape."""
+        dynamo = torch._dynamo.config
+        for name, value in (("inline_inbuilt_nn_modules", True), ("cache_size_limit", 64), ("recompile_limit", 64)):
+            if hasattr(dynamo, name):
+                setattr(dynamo, name, value)
+        self._block = torch.compile(DitBlock.forward, dynamic=False)
+
+    def drop_compiled(self):
+        self._block = None
+
+    @contextlib.contextmanager
+    def plain_blocks(self):
+        """Without torch.compile, for shapes that are seen once."""
+        kept, self._block = self._block, None
+        yield
+        self._block = kept
 
     def patchify(self, z):
         batch, channels, height, width = z.shape
@@ -295,18 +316,30 @@ class Dit(nn.Module):
         return c, m
 
     def forward(self, z, t, text, record=None):
-        """Velocity for latents z (B, C, h, w) at times t (B). `record`, a list, collects the state after each block."""
-        height, width = z.shape[-2:]
-        cos, sin, mask = self.grid(height // 2, width // 2, z.device)
+        """Velocity for latents z at times t (B): pictures (B, C, h, w), or clips (B, T, h, w, C) and then in that shape.
+
+        `record`, a list, collects the state after each block.
+        """
+        if z.dim() == 5:
+            batch, frames = z.shape[:2]
+            pictures = z.permute(0, 1, 4, 2, 3).flatten(0, 1)
+        else:
+            batch, frames, pictures = z.shape[0], 1, z
+        height, width = pictures.shape[-2:]
+        cos, sin, mask = self.grid(frames, height // 2, width // 2, z.device)
         c, m = self.condition(t, text)
-        x = self.patch(self.patchify(z))
+        x = self.patch(self.patchify(pictures).reshape(batch, frames * (height // 2) * (width // 2), -1))
         for index, block in enumerate(self.blocks):
-            x = block(x, text, m, cos, sin, None if index in self.config["global_layers"] else mask)
+            seen = None if index in self.config["global_layers"] else mask
+            x = self._block(block, x, text, m, cos, sin, seen) if self._block else block(x, text, m, cos, sin, seen)
             if record is not None:
                 record.append(x)
         shift, scale = (self.final.table + c[:, None]).unbind(1)
-        x = layer_norm(x) * (1 + scale[:, None]) + shift[:, None]
-        return self.unpatchify(self.final(x), height, width)
+        x = self.final(layer_norm(x) * (1 + scale[:, None]) + shift[:, None])
+        if z.dim() == 4:
+            return self.unpatchify(x, height, width)
+        x = self.unpatchify(x.unflatten(1, (frames, -1)).flatten(0, 1), height, width)
+        return x.unflatten(0, (batch, frames)).permute(0, 1, 3, 4, 2)
 
 
 # ---------------------------------------------------------------- evaluator

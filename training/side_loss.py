@@ -9,6 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from captions import RELATIONS
+from motions import MOTIONS
 
 # Class of each side code (SceneSampler.labels) on the axes x and y: 0 before, 1 level, 2 after; -100 is ignored.
 _AXES = {"left": (0, 1), "right": (2, 1), "above": (1, 0), "below": (1, 2)}
@@ -41,3 +42,25 @@ def side_loss(logits, sides):
     count = labelled.sum().clamp(min=1)
     right = ((logits.detach().argmax(-1) == classes).all(-1) & labelled).sum() / count
     return total / (2 * count), right
+
+
+class MoveHead(nn.Module):
+    """Reads from the state of a noun how its object moves in the clip. As SideHead, dropped at export."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(len(MOTIONS), width))
+        self.bias = nn.Parameter(torch.zeros(len(MOTIONS)))
+
+    def forward(self, states):
+        """Logits (..., motion)."""
+        return F.linear(states.float(), F.normalize(self.rows.float(), dim=1), self.bias.float())
+
+
+def move_loss(logits, moves):
+    """(loss, share of labelled tokens that are right) of logits (B, N, M) and codes (B, N): 1 + motion, 0: not said."""
+    labelled = moves > 0
+    count = labelled.sum().clamp(min=1)
+    total = F.cross_entropy(logits.flatten(0, 1), moves.flatten() - 1 + (~labelled).flatten() * -99,
+                            ignore_index=-100, reduction="sum")
+    return total / count, ((logits.detach().argmax(-1) + 1 == moves) & labelled).sum() / count

@@ -156,7 +156,7 @@ def main():
     options_steps = 24 if device.type == "cuda" else 2
     loss_function = Compiled(make_loss(text_encoder, dit, head, options.side_weight),
                              options.compile and device.type == "cuda")
-    dit.grid(16, 16, next(dit.parameters()).device)  # made outside the compiled function
+    dit.grid(1, 16, 16, next(dit.parameters()).device)  # made outside the compiled function
     clock = Clock(options.minutes, reserve=12 if device.type == "cuda" else 0, warm_up=200, begin=begin)
     shown, saved, first, total, heard = time.time(), time.time(), step, [], []
     while not clock.done():

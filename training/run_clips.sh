@@ -1,0 +1,85 @@
+#!/bin/bash
+# Goes on from the exported models with pictures and clips together: pools of latents, training, export, evaluation.
+#
+#   training/run_clips.sh start        in the background; prints the folder of the logs
+#   training/run_clips.sh status       what is done, and the last lines of every log
+#   training/run_clips.sh wait 500     returns when all is done, or after 500 seconds (exit status 3)
+#   training/run_clips.sh collect DIR  copies what is there so far (models, logs, figures, strips): 3 files
+#   training/run_clips.sh stop         ends the run; start goes on from the last checkpoint, with new pools
+#
+# Settings, by environment: MODELS, DATA, STATE, RUN, PYTHON, TRAIN_MIN (pools included), POOL_MIN, TRAIN_X, VIDEO_X,
+# EVAL_X (more options of the scripts); COMMIT, which the exported files name, where this is a copy without .git.
+set -u
+self=$(readlink -f "$0")
+cd "$(dirname "$self")/.."
+MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} RUN=${RUN:-out/clips} PYTHON=${PYTHON:-python3}
+TRAIN_MIN=${TRAIN_MIN:-19.5} POOL_MIN=${POOL_MIN:-3.5} STATE=${STATE:-/tmp/fovea-clips}
+COMMIT=${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
+export PYTHONUNBUFFERED=1
+mkdir -p "$RUN/logs"
+
+# part NAME SECONDS COMMAND...: runs a part once, with a log; after a failure once more.
+part() {
+  local name=$1 limit=$2 code=1 try
+  shift 2
+  [ -e "$RUN/logs/$name.done" ] && return 0
+  for try in 1 2; do
+    echo "== $(date -u +%T) $*" >> "$RUN/logs/$name.log"
+    timeout -k 10 "$limit" "$@" >> "$RUN/logs/$name.log" 2>&1
+    code=$?
+    echo "== $(date -u +%T) exit status $code" >> "$RUN/logs/$name.log"
+    [ $code = 0 ] && touch "$RUN/logs/$name.done" && return 0
+  done
+  return $code
+}
+
+seconds() { awk "BEGIN { print int($1 * 60 + 120) }"; }
+
+script() { echo "$PYTHON training/$1 --data $DATA --state $STATE"; }
+
+run_all() {
+  mkdir -p "$STATE"
+  part import 120 $(script import_state.py) --models "$MODELS" || return 1
+  # The compiler works while clips are drawn and encoded; training finds its results in the cache.
+  part compile 300 $(script train_clips.py) --only-compile ${TRAIN_X:-} &
+  part train "$(seconds "$TRAIN_MIN")" $(script train_clips.py) --minutes "$TRAIN_MIN" --pool-minutes "$POOL_MIN" \
+    --workers 12 --export "$RUN/models" --commit "$COMMIT" ${TRAIN_X:-} || return 1
+  part video 300 $(script evaluate_video.py) --out "$RUN/eval" ${VIDEO_X:-}
+  part evaluate 240 $(script evaluate.py) --out "$RUN/eval" --guidance 3 ${EVAL_X:-}
+}
+
+running() { [ -e "$RUN/pid" ] && kill -0 "$(cat "$RUN/pid")" 2>/dev/null; }
+
+case "${1:-}" in
+  start)
+    running && { echo "already running: $(cat "$RUN/pid")"; exit 1; }
+    rm -f "$RUN/ended"
+    setsid "$self" run < /dev/null > "$RUN/logs/run.log" 2>&1 &
+    echo $! > "$RUN/pid"
+    echo "$RUN/logs" ;;
+  run)
+    echo $$ > "$RUN/pid"
+    run_all
+    echo "exit status $?" | tee "$RUN/ended" ;;
+  status)
+    for log in "$RUN"/logs/*.log; do
+      echo "-- $(basename "$log" .log) $([ -e "${log%.log}.done" ] && echo done)"
+      tail -n 2 "$log"
+    done
+    if running; then echo "running"; else cat "$RUN/ended" 2>/dev/null || echo "stopped"; fi ;;
+  wait)
+    end=$(($(date +%s) + ${2:-500}))
+    while running; do
+      [ "$(date +%s)" -ge $end ] && exit 3
+      sleep 2
+    done
+    cat "$RUN/ended" 2>/dev/null || exit 1 ;;
+  collect)
+    mkdir -p "${2:?folder}"
+    cp "$RUN"/models/dit.safetensors "$RUN"/models/text.safetensors "$2" 2>/dev/null || echo "no models yet"
+    tar -czf "$2/run.tar.gz" --exclude='*.safetensors' --exclude='*.part' -C "$RUN" . ;;
+  stop)
+    running && kill -- "-$(cat "$RUN/pid")" ;;
+  *)
+    sed -n '2,12p' "$self"; exit 2 ;;
+esac
