@@ -187,7 +187,7 @@ class ClipSampler:
         way = rng.uniform(0, 2 * np.pi)
         light = rng.uniform(0.005, 0.02) if rng.random() < 0.2 else 0.0
         return {
-            "sprite": [-1 if thing[2] is not None else thing[0] * len(STYLES) + thing[1] for thing in things] + [-1] * pad,
+            "sprite": [thing[0] * len(STYLES) + thing[1] if thing[2] is None else -1 for thing in things] + [-1] * pad,
             "animated": [none if thing[2] is None else thing[2] for thing in things] + [none] * pad,
             "path": [thing[3] for thing in things] + [np.full((self.frames, 4), 0.5)] * pad,
             "object": objects + [-1] * pad,

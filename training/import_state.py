@@ -78,8 +78,9 @@ def main():
             words, extra = pretrained["averaged"], {"side": pretrained["side"]}
             log("text encoder from", path, pretrained["probe"])
         words, text_config = grow_vocabulary(words, text[1], options.models, options.data)
-        write("dit.pt", {"text": words, "dit": dit[0], "averaged": {"text": words, "dit": dit[0]},
-                         "text_config": text_config, "config": dict(DIT_CONFIG, **dit[1]), "step": 0, "runs": 9, "metrics": {}, **extra})
+        averaged = {"text": words, "dit": dit[0]}
+        write("dit.pt", {**averaged, "averaged": averaged, "text_config": text_config,
+                         "config": dict(DIT_CONFIG, **dit[1]), "step": 0, "runs": 9, "metrics": {}, **extra})
 
 
 if __name__ == "__main__":

@@ -284,7 +284,7 @@ class Dit(nn.Module):
 
     def compile_blocks(self):
         """Runs blocks through torch.compile from now on: one program for all layers, one more for each shape."""
-        dynamo = torch._dynamo.config
+        from torch._dynamo import config as dynamo  # not in versions without torch.compile
         for name, value in (("inline_inbuilt_nn_modules", True), ("cache_size_limit", 64), ("recompile_limit", 64)):
             if hasattr(dynamo, name):
                 setattr(dynamo, name, value)

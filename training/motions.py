@@ -16,7 +16,8 @@ from captions import COLORS, RELATION_PHRASES, with_article, words_of
 
 FPS = 8
 MAX_FRAMES = 24
-MOTIONS = ["left", "right", "up", "down", "clockwise", "counterclockwise", "grow", "shrink", "bounce", "circle", "still"]
+MOTIONS = ["left", "right", "up", "down", "clockwise", "counterclockwise", "grow", "shrink", "bounce", "circle",
+           "still"]
 DIRECTIONS = MOTIONS[:4]
 STEP = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 OPPOSITE_WAY = {"left": "right", "right": "left", "up": "down", "down": "up"}

@@ -124,10 +124,10 @@ def fill_pools(buckets, streams, autoencoder, folder, seconds, device, compiled)
 
 
 def make_streams(folder, buckets, seed, workers, pixels):
-    """Scene descriptions of every bucket; most processes go to those with most scenes."""
-    total, streams = sum(bucket.scenes for bucket in buckets), []
-    for bucket in buckets:
-        processes = max(1, round(workers * bucket.scenes / total)) if workers else 0
+    """Scene descriptions of every bucket; processes by the work there is, a picture's description being the slowest."""
+    work, streams = [bucket.scenes * (6 if bucket.frames == 1 else 1) for bucket in buckets], []
+    for bucket, part in zip(buckets, work):
+        processes = max(1, round(workers * part / sum(work))) if workers else 0
         count = max(1, pixels // (bucket.frames * bucket.size ** 2))
         if bucket.frames == 1:
             streams.append(SceneStream(folder, count, 71 + seed, "relations", processes))
