@@ -57,6 +57,7 @@ def main():
     lengths = [int(value) for value in options.lengths.split(",") if value]
     if options.smoke:
         options.prompts, options.few, options.steps, frames, size, large, lengths = 4, 2, 2, 4, 64, 96, [3]
+        options.settings = "3/2"
     entries = read_clip_prompts(options.data, options.prompts)
     tokens = torch.tensor([captioner.tokenize(entry["prompt"]) for entry in entries])
 

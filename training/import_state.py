@@ -4,8 +4,7 @@
 
 Optimizer momentum is not in the files and starts anew. Checkpoints that are there already are kept. Where the state
 folder holds text.pt (pretrain_text.py), the transformer's checkpoint gets that text encoder instead of the file's.
-Where the data's vocabulary goes on after the models', new words get random embeddings; keys that the transformer's
-config lacks get the values of models.py.
+Where the data's vocabulary goes on after the models', new words get random embeddings.
 """
 
 import json
@@ -15,7 +14,6 @@ import torch
 
 import safetensors_io
 from common import arguments, load_checkpoint, log, save_checkpoint
-from models import DIT_CONFIG
 
 
 def read(folder, name, prefix):
@@ -80,7 +78,7 @@ def main():
         words, text_config = grow_vocabulary(words, text[1], options.models, options.data)
         averaged = {"text": words, "dit": dit[0]}
         write("dit.pt", {**averaged, "averaged": averaged, "text_config": text_config,
-                         "config": dict(DIT_CONFIG, **dit[1]), "step": 0, "runs": 9, "metrics": {}, **extra})
+                         "config": dit[1], "step": 0, "runs": 9, "metrics": {}, **extra})
 
 
 if __name__ == "__main__":

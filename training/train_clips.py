@@ -25,7 +25,7 @@ from common import (Average, Clock, Compiled, Muon, adamw, arguments, autocast, 
 from export import write_generator, write_words
 from latent_pool import LatentPool
 from loading import load_autoencoder, load_evaluator
-from models import Dit, TextEncoder, parameter_count
+from models import CLIP_CONFIG, Dit, TextEncoder, parameter_count
 from sampling import generate
 from scenes import Renderer, SceneStream
 from scoring import read_pictures, score, summary
@@ -162,7 +162,7 @@ def main():
     cuda = device.type == "cuda"
     previous = load_checkpoint(path, "cpu")
     captioner = Captioner(options.data)
-    text_config, config = previous["text_config"], previous["config"]
+    text_config, config = previous["text_config"], dict(previous["config"], **CLIP_CONFIG)
     if text_config["vocabulary"] != len(captioner.words):
         raise SystemExit("the checkpoint has another vocabulary than the data; import_state.py adds words")
     counts = [max(1, budget // tokens_of(bucket) // 8 * 8) if not options.smoke else 2 for bucket in buckets]
