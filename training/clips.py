@@ -100,7 +100,7 @@ class ClipSampler:
                    rng.choice(("still", "clockwise", "counterclockwise", "grow", "shrink")) for _ in range(2)]
         things = []
         for thing, motion, (x, y, size) in zip(self.choose(motions, style), motions, places):
-            path, kind = path_of(rng, motion, self.frames, size * 0.95, (x, y))
+            path, kind = path_of(rng, motion, self.frames, size * 1.1, (x, y))
             frames = None
             if style == NOTO and thing in self.of_object and rng.random() < 0.3:
                 frames = self.animated_frames(self.of_object[thing])
@@ -117,10 +117,10 @@ class ClipSampler:
         explicit = rng.random() < 0.4
         things = []
         for thing, motion in zip(self.choose(motions, style), motions):
-            size, across = rng.uniform(0.32, 0.44), 0.5 + rng.uniform(-0.12, 0.12)
+            size, across = rng.uniform(0.44, 0.56), 0.5 + rng.uniform(-0.12, 0.12)
             path, _ = straight(rng, motion, self.frames, size, across)
             axis = 0 if motion in ("left", "right") else 1
-            far = np.linspace(0.42 * size, 1 - 0.42 * size, self.frames)
+            far = np.linspace(0.4 * size, 1 - 0.4 * size, self.frames)
             path[:, axis] = far if motion in ("right", "down") else far[::-1]
             things.append((thing, style, None, path, phrase_of(motion, None, rng) if explicit else "",
                            motion if explicit else None, None))

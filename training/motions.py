@@ -40,7 +40,7 @@ CROSSINGS = ["{} crossing {}", "{} and {} crossing", "{} and {} passing each oth
 SPEED_WORDS = {"slow": ["slowly"], "fast": ["quickly", "fast"]}
 OTHER_WORDS = "animated animation moving video clip of while"
 # Sides per second and degrees per second below which a motion is called slow, above which fast.
-SLOW, FAST = 0.15, 0.33
+SLOW, FAST = 0.15, 0.28
 SLOW_TURN, FAST_TURN = 80, 170
 
 
@@ -60,7 +60,7 @@ def held_out_motion(name, motion):
 
 def place_for(rng, size, path=0.0):
     """First centre on an axis, such that after moving by +path almost all of the object is inside."""
-    edge = 0.425 * size
+    edge = 0.35 * size
     return rng.uniform(min(edge, 0.5 - path / 2), max(1 - edge - path, 0.5 - path / 2))
 
 
@@ -69,7 +69,7 @@ def straight(rng, motion, frames, size, across=None):
     seconds = (frames - 1) / FPS
     speed = rng.choice((rng.uniform(0.09, 0.14), rng.uniform(0.18, 0.3), rng.uniform(0.18, 0.3),
                         rng.uniform(0.36, 0.55)))
-    length = min(speed * seconds, 1 - 0.85 * size)
+    length = min(speed * seconds, 1 - 0.7 * size)
     kind = "slow" if length / seconds < SLOW else "fast" if length / seconds > FAST else None
     begin = place_for(rng, size, length)
     part = np.linspace(0, 1, frames)
@@ -88,12 +88,12 @@ def straight(rng, motion, frames, size, across=None):
 def path_of(rng, motion, frames, size=None, centre=None):
     """(path, kind of speed word or None) of one object; `size` and `centre` bind it to its part of the frame."""
     if motion in STEP:
-        size = size or rng.uniform(0.4, 0.66)
+        size = size or rng.uniform(0.52, 0.8)
         across = None if centre is None else centre[1 if STEP[motion][0] else 0]
         return straight(rng, motion, frames, size, across)
     bound, seconds = size is not None, np.arange(frames) / FPS
-    usual = {"grow": (0.5, 0.5), "shrink": (0.5, 0.5), "bounce": (0.35, 0.5), "circle": (0.3, 0.45),
-             "still": (0.4, 0.85)}.get(motion, (0.5, 0.75))
+    usual = {"grow": (0.5, 0.5), "shrink": (0.5, 0.5), "bounce": (0.45, 0.62), "circle": (0.42, 0.56),
+             "still": (0.55, 0.9)}.get(motion, (0.6, 0.88))
     size = size or rng.uniform(*usual)
     path = np.empty((frames, 4), np.float32)
     free = 0.35 * (1 - size)
@@ -105,7 +105,7 @@ def path_of(rng, motion, frames, size=None, centre=None):
         kind = "slow" if speed < SLOW_TURN else "fast" if speed > FAST_TURN else None
         path[:, 3] += speed * seconds * (1 if motion == "clockwise" else -1)
     elif motion in ("grow", "shrink"):
-        small, large = (0.6 * size, 1.1 * size) if bound else (rng.uniform(0.2, 0.35), rng.uniform(0.6, 0.85))
+        small, large = (0.65 * size, 1.1 * size) if bound else (rng.uniform(0.3, 0.45), rng.uniform(0.75, 0.95))
         ends = (small, large) if motion == "grow" else (large, small)
         path[:, 2] = np.linspace(*ends, frames)
         if not bound:
@@ -117,7 +117,7 @@ def path_of(rng, motion, frames, size=None, centre=None):
         phase = math.pi * (rng.uniform(0.8, 1.6) * seconds + rng.random())
         path[:, 1] = floor - height * np.abs(np.sin(phase))
     elif motion == "circle":
-        radius = rng.uniform(0.13, 0.27)
+        radius = rng.uniform(0.12, 0.24)
         angle = 2 * math.pi * (rng.choice((-1, 1)) * rng.uniform(0.4, 0.9) * seconds + rng.random())
         path[:, 0], path[:, 1] = 0.5 + radius * np.cos(angle), 0.5 + radius * np.sin(angle)
     return path, kind
