@@ -4,16 +4,16 @@
 #   training/run_clips.sh start        in the background; prints the folder of the logs
 #   training/run_clips.sh status       what is done, and the last lines of every log
 #   training/run_clips.sh wait 500     returns when all is done, or after 500 seconds (exit status 3)
-#   training/run_clips.sh collect DIR  copies what is there so far (models, logs, figures, strips): 3 files
+#   training/run_clips.sh collect DIR  copies what is there so far (models, logs, figures, strips): 4 files
 #   training/run_clips.sh stop         ends the run; start goes on from the last checkpoint, with new pools
 #
-# Settings, by environment: MODELS, DATA, STATE, RUN, PYTHON, TRAIN_MIN (pools included), POOL_MIN, TRAIN_X, VIDEO_X,
-# EVAL_X (more options of the scripts); COMMIT, which the exported files name, where this is a copy without .git.
+# Settings, by environment: MODELS, DATA, STATE, RUN, PYTHON, TRAIN_MIN (pools included), POOL_MIN, DECODER_MIN (0: the
+# decoder stays), TRAIN_X, VIDEO_X, EVAL_X (more options of the scripts); COMMIT, which the exported files name, where this is a copy without .git.
 set -u
 self=$(readlink -f "$0")
 cd "$(dirname "$self")/.."
 MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} RUN=${RUN:-out/clips} PYTHON=${PYTHON:-python3}
-TRAIN_MIN=${TRAIN_MIN:-19.5} POOL_MIN=${POOL_MIN:-3.5} STATE=${STATE:-/tmp/fovea-clips}
+TRAIN_MIN=${TRAIN_MIN:-20} POOL_MIN=${POOL_MIN:-4} DECODER_MIN=${DECODER_MIN:-3} STATE=${STATE:-/tmp/fovea-clips}
 COMMIT=${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
 export PYTHONUNBUFFERED=1
 mkdir -p "$RUN/logs"
@@ -42,8 +42,13 @@ run_all() {
   part import 120 $(script import_state.py) --models "$MODELS" || return 1
   # The compiler works while clips are drawn and encoded; training finds its results in the cache.
   part compile 300 $(script train_clips.py) --only-compile ${TRAIN_X:-} &
+  # Latents stay as they are; only what the decoder makes of those of small clips gets better.
+  [ "$DECODER_MIN" = 0 ] || part decoder "$(seconds "$DECODER_MIN")" $(script train_autoencoder.py) --freeze-encoder \
+    --lr 3e-4 --small 0.6 --minutes "$DECODER_MIN" --compile 0 --workers 4 & local decoder=$!
   part train "$(seconds "$TRAIN_MIN")" $(script train_clips.py) --minutes "$TRAIN_MIN" --pool-minutes "$POOL_MIN" \
     --workers 12 --export "$RUN/models" --commit "$COMMIT" ${TRAIN_X:-} || return 1
+  wait $decoder
+  part export 120 $(script export.py) --out "$RUN/models" --commit "$COMMIT" || return 1
   part video 300 $(script evaluate_video.py) --out "$RUN/eval" ${VIDEO_X:-}
   part evaluate 240 $(script evaluate.py) --out "$RUN/eval" --guidance 3 ${EVAL_X:-}
 }
@@ -76,10 +81,12 @@ case "${1:-}" in
     cat "$RUN/ended" 2>/dev/null || exit 1 ;;
   collect)
     mkdir -p "${2:?folder}"
-    cp "$RUN"/models/dit.safetensors "$RUN"/models/text.safetensors "$2" 2>/dev/null || echo "no models yet"
+    for name in dit text autoencoder; do
+      cp "$RUN/models/$name.safetensors" "$2" 2>/dev/null || echo "no $name.safetensors yet"
+    done
     tar -czf "$2/run.tar.gz" --exclude='*.safetensors' --exclude='*.part' -C "$RUN" . ;;
   stop)
     running && kill -- "-$(cat "$RUN/pid")" ;;
   *)
-    sed -n '2,12p' "$self"; exit 2 ;;
+    sed -n '2,13p' "$self"; exit 2 ;;
 esac

@@ -120,8 +120,12 @@ def main():
         average.swap()
         save_checkpoint(path, {"model": model.state_dict(), "average": average.state(), "averaged": averaged,
                                "optimizer": optimizer.state_dict(), "whole": not frozen, "psnr": quality})
-        log(f"step {step}: held-out PSNR {quality:.2f} dB, of half the size {small:.2f} dB, latent std {std.min():.2f} to {std.max():.2f}; saved")
+        log(f"step {step}: held-out PSNR {quality:.2f} dB, of half the size {small:.2f} dB, "
+            f"latent std {std.min():.2f} to {std.max():.2f}; saved")
 
+    if frozen:
+        log(f"at first: held-out PSNR {measure(model, held, device)[0]:.2f} dB, "
+            f"of half the size {measure(model, F.avg_pool2d(held, 2), device)[0]:.2f} dB")
     loss_function = Compiled(make_loss(model), options.compile and device.type == "cuda")
     clock = Clock(options.minutes, reserve=6 if device.type == "cuda" else 0, begin=begin)
     step, shown, saved = 0, time.time(), time.time()

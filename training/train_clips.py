@@ -1,6 +1,6 @@
 """Goes on with the transformer and the text encoder on pictures and clips together.
 
-    python3 training/train_clips.py --minutes 19 --pool-minutes 3.5 --export out/clips/models
+    python3 training/train_clips.py --minutes 20 --pool-minutes 4 --export out/clips/models
 
 Needs the checkpoints of the autoencoder and of the transformer (import_state.py). Run it again to go on from its
 checkpoint; the pools of latents are then made anew. Each step is a batch of pictures or of clips of one shape, as the
@@ -137,8 +137,8 @@ def make_streams(folder, buckets, seed, workers, pixels):
 
 
 def main():
-    parser = arguments(__doc__, 19)
-    parser.add_argument("--pool-minutes", type=float, default=3.5, help="of --minutes, for encoding scenes")
+    parser = arguments(__doc__, 20)
+    parser.add_argument("--pool-minutes", type=float, default=4, help="of --minutes, for encoding scenes")
     parser.add_argument("--tokens", type=int, default=2 ** 18, help="of a batch")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="AdamW's rate; Muon's is --matrix-lr")
     parser.add_argument("--matrix-lr", type=float, default=0.01)
