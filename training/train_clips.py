@@ -200,6 +200,8 @@ def main():
     autoencoder = load_autoencoder(options.state, device)
     pools = fill_pools(buckets, streams, autoencoder, options.data, options.pool_minutes * 60, device,
                        cuda and options.compile)
+    if cuda:
+        torch.cuda.empty_cache()  # what drawing and encoding needed
 
     muon, optimizer = Muon(matrices, options.matrix_lr), adamw(others, options.lr)
     head_optimizer = adamw(heads.parameters(), options.lr)
