@@ -148,8 +148,10 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->check(CLI::Range(2, 200))
         ->capture_default_str();
     command
-        .add_option("--dense-steps", o.dense_steps,
-                    "Of video: first steps that stay dense, within the density asked for")
+        .add_option(
+            "--dense-steps", o.dense_steps,
+            "Of video: first steps that stay dense, within the density asked for; a row each")
+        ->delimiter(',')
         ->check(CLI::Range(0, 200))
         ->capture_default_str();
     command.add_option("--seed", o.seed, "Of video: the first clip's");

@@ -111,6 +111,9 @@ std::vector<MethodSetting> method_settings(const Three& grid, const MethodBudget
     const int refreshes = (rest + reuse.every - 1) / reuse.every;
     const double share = (sparse * rest - refreshes) / rest;
     if (share > 0.02) {
+        const PatternSchedule masks = calibrator.choose(share, from).schedule();
+        add("Re-ttention of reordered", fmt::format("every={}, calibrated", reuse.every),
+            [masks, reuse] { return reuse_method(masks, reuse); });
         const auto along = window_of(share, true);
         const Pattern columns = neighborhood(tokens, {.window = along});
         add("Re-ttention",

@@ -29,8 +29,8 @@ struct MethodSetting {
 
 /// radial, neighborhood, reordered, rectified and Re-ttention, each at the budget or the next below
 /// it that its parameters allow, on a video grid; what the budget does not allow is left out.
-/// Re-ttention's pattern is the window along all frames that its authors use, dense again every
-/// so many steps that a third of its budget goes there.
+/// Re-ttention's pattern is the window along all frames that its authors use, and once more the
+/// calibrated masks; dense again every so many steps that a third of the budget goes there.
 std::vector<MethodSetting> method_settings(const std::array<uint32_t, 3>& grid,
                                            const MethodBudget& budget,
                                            const Calibrator& calibrator);

@@ -142,14 +142,18 @@ std::vector<RowSetting> row_settings(Study& study, const VideoOptions& o) {
     const std::shared_ptr<Calibrator> calibrator = study.calibrate();
     fmt::print("calibrated in {}\n", duration_text(seconds_since(begin)));
     std::vector<RowSetting> rows;
-    for (const double density : o.densities) {
-        const MethodBudget budget{
-            .density = density, .steps = o.steps, .dense_steps = std::min(o.dense_steps, o.steps)};
-        for (const MethodSetting& setting : method_settings(tokens, budget, *calibrator))
-            rows.push_back({setting.name, setting.note, density, [make = setting.make] {
-                                return ClipMethod{make(), nullptr};
-                            }});
-    }
+    for (const double density : o.densities)
+        for (const int dense_steps : o.dense_steps) {
+            const MethodBudget budget{.density = density,
+                                      .steps = o.steps,
+                                      .dense_steps = std::min(dense_steps, o.steps)};
+            for (const MethodSetting& setting : method_settings(tokens, budget, *calibrator))
+                rows.push_back({setting.name,
+                                fmt::format("{}, {} dense steps", setting.note, dense_steps),
+                                density, [make = setting.make] {
+                                    return ClipMethod{make(), nullptr};
+                                }});
+        }
     for (const char* cache : {"runs:every=2", "runs:every=3", "threshold:change=0.1",
                               "threshold:change=0.2", "threshold:change=0.3"})
         rows.push_back({"cache", cache, 1, [&study, cache, grid] {

@@ -14,7 +14,7 @@ struct VideoOptions {
     std::vector<double> densities{0.5, 0.3, 0.2};
     int clips = 50, frames = 16, size = 128, steps = 24;
     float cfg = 3;
-    int dense_steps = 2;  ///< at the begin; they count towards a density
+    std::vector<int> dense_steps{2};  ///< first ones, a row each; they count towards a density
     uint64_t seed = 0;
 };
 

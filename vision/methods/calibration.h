@@ -43,7 +43,7 @@ struct Calibration {
     double density() const;  ///< of all steps
 };
 
-/// Dense attention that measures.
+/// Dense attention that measures: of each range its first step and the one in its middle.
 class Calibrator final : public AttentionMethod {
   public:
     explicit Calibrator(MassSettings settings);
