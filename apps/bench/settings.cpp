@@ -29,7 +29,7 @@ std::optional<Found> radial_at(const Three& grid, double density) {
     const uint32_t block = block_for(tokens);
     std::optional<Found> best;
     for (const uint32_t side : {2 * block, block, block / 2})
-        for (const uint32_t thinning : {side, 2 * side, 4 * side})
+        for (const uint32_t thinning : {side, 2 * side, 4 * side, 8 * side})
             for (double decay = 4; decay > 0.05; decay /= 1.3) try {
                     const Radial pattern = radial({.frames = grid[0],
                                                    .tokens_per_frame = frame,
@@ -97,11 +97,14 @@ std::vector<MethodSetting> method_settings(const Three& grid, const MethodBudget
     const float from = static_cast<float>(first) / static_cast<float>(budget.steps);
     const PatternSchedule chosen = calibrator.choose(sparse, from).schedule();
     add("reordered", "calibrated", [chosen] { return pattern_method(chosen); });
-    const RectifiedOptions rectified{.grid = tokens,
-                                     .block = block_for(tokens.tokens()),
-                                     .keep = static_cast<float>(sparse),
-                                     .mass = 0};
-    add("rectified", fmt::format("rectified:keep={:.3f}:mass=0:block={}", sparse, rectified.block),
+    const uint32_t block = block_for(tokens.tokens());
+    const double blocks = std::ceil(static_cast<double>(tokens.tokens()) / block);
+    const RectifiedOptions rectified{
+        .grid = tokens,
+        .block = block,
+        .keep = static_cast<float>(std::floor(sparse * blocks + 1e-6) / blocks),
+        .mass = 0};
+    add("rectified", fmt::format("rectified:keep={:.3f}:mass=0:block={}", rectified.keep, block),
         [rectified] { return rectified_method(rectified); });
 
     // A dense step of every so many, and the pattern beside it: a third of the budget.

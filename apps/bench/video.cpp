@@ -204,6 +204,10 @@ void bench_video(vk::Device& device, const VideoOptions& o) {
             strips.push_back(clip[static_cast<size_t>(i) * clip.size() / kColumns]);
     };
     add_strip(exact[0]);
+    std::string shown = "dense";
+    double drawn = 1;  // the density whose rows the picture has
+    for (const double density : o.densities)
+        if (std::abs(density - 0.3) < std::abs(drawn - 0.3)) drawn = density;
     for (const RowSetting& row : rows) {
         try {
             std::vector<double> psnrs, ssims, seconds;
@@ -217,7 +221,10 @@ void bench_video(vk::Device& device, const VideoOptions& o) {
                 seconds.push_back(clip.seconds);
                 layers += method.cache ? method.cache->computed() : 1;
                 pairs += method.attention ? method.attention->density(study.stream()) : 1;
-                if (i == 0) add_strip(clip.frames);
+                if (i == 0 && row.density == drawn) {
+                    add_strip(clip.frames);
+                    shown += fmt::format(", {} ({})", row.name, row.note);
+                }
             }
             const auto mean = [&](const std::vector<double>& x) {
                 return std::accumulate(x.begin(), x.end(), 0.0) / o.clips;
@@ -238,7 +245,9 @@ void bench_video(vk::Device& device, const VideoOptions& o) {
         }
         std::fflush(stdout);
         // So far: the rest may be interrupted.
-        if (!o.markdown.empty()) save_text(o.markdown, text);
+        if (!o.markdown.empty())
+            save_text(o.markdown, fmt::format("{}\nThe picture's rows, \"{}\": {}.\n", text,
+                                              prompt_of(0), shown));
         if (!o.picture.empty()) save_png(o.picture, tile_images(strips, kColumns));
     }
 }

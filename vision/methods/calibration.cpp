@@ -123,6 +123,13 @@ struct Calibrator::Masses {
     int step = 0, steps = 1;
     bool measures = true;
 
+    /// Share of the measured run's steps that are in this range, of those from `from` on.
+    double weight(size_t range, float from) const {
+        const int first = static_cast<int>(std::lround(from * static_cast<float>(steps)));
+        int count = 0;
+        for (int s = first; s < steps; ++s) count += settings.range_of(s, steps) == range;
+        return static_cast<double>(count) / std::max(steps - first, 1);
+    }
     Pooled& at(size_t range, int64_t layer, int64_t head, size_t order) {
         return pooled[((range * static_cast<size_t>(settings.layers) + static_cast<size_t>(layer)) *
                            static_cast<size_t>(settings.heads) +
@@ -218,10 +225,9 @@ Calibration Calibrator::choose(double density, float from) const {
     };
     std::vector<Candidate> candidates;
     c.masks.resize(ranges * c.orders.size() * size);
-    double all = 0, kept = 0, before = 0;
+    double all = 0, kept = 0;
     for (size_t r = 0; r < ranges; ++r) {
-        const double weight = s.range_ends[r] - std::clamp<double>(from, before, s.range_ends[r]);
-        before = s.range_ends[r];
+        const double weight = m.weight(r, from);
         for (size_t i = 0; i < c.orders.size(); ++i) {
             const Pooled& p =
                 m.at(r, static_cast<int64_t>(i) / s.heads, static_cast<int64_t>(i) % s.heads,
@@ -258,7 +264,7 @@ Calibration Calibrator::choose(double density, float from) const {
 double Calibrator::kept_mass(const Calibration& c) const {
     const MassSettings& s = masses_->settings;
     const size_t size = size_t{s.blocks()} * s.blocks();
-    double sum = 0, before = 0;
+    double sum = 0;
     for (size_t r = 0; r < s.range_ends.size(); ++r) {
         for (size_t i = 0; i < c.orders.size(); ++i) {
             const Pooled& p =
@@ -267,9 +273,8 @@ double Calibrator::kept_mass(const Calibration& c) const {
             double own = 0;
             for (size_t j = 0; j < size; ++j)
                 if (c.masks[(r * c.orders.size() + i) * size + j]) own += p.mass[j];
-            sum += (s.range_ends[r] - before) * own / p.count / s.blocks();
+            sum += masses_->weight(r, 0) * own / p.count / s.blocks();
         }
-        before = s.range_ends[r];
     }
     return sum / static_cast<double>(c.orders.size());
 }

@@ -56,8 +56,9 @@ class Calibrator final : public AttentionMethod {
 
     /// The order of each head: the one in which its densest blocks hold most of its attention at
     /// this density. The masks: of all blocks of all heads, layers and steps those with the largest
-    /// share, and each row's largest, until `density` of them are kept. `from`: steps before this
-    /// share of all are dense and count for nothing. Throws Error without a run.
+    /// share, and each row's largest, until `density` of them are kept, in as many steps as were
+    /// measured. `from`: steps before this share of all are dense and count for nothing. Throws
+    /// Error without a run.
     Calibration choose(double density, float from = 0) const;
     /// Mean share of attention that the kept blocks hold.
     double kept_mass(const Calibration& calibration) const;
