@@ -13,7 +13,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Request = TextToVideo::Request;
 
-constexpr int64_t kDecodePixels = 1 << 17;  // at once: 8 frames of 128×128, whose maps take 200 MB
+// At once: 4 frames of 128×128, whose maps take 90 MB, and about the time of a step.
+constexpr int64_t kDecodePixels = 1 << 16;
 
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
@@ -76,7 +77,8 @@ Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request
 
 // The last batch begins where it is as long as the others: another length would need memory of its
 // own.
-std::vector<Image> decode(const Denoiser& denoiser, const Tensor& latents, int64_t batch) {
+std::vector<Image> decode(const Denoiser& denoiser, const Tensor& latents, int64_t batch,
+                          const std::function<void()>& on_batch) {
     std::vector<Image> frames;
     const int64_t count = latents.dim(0);
     for (int64_t i = 0; i < count; i += batch) {
@@ -84,6 +86,7 @@ std::vector<Image> decode(const Denoiser& denoiser, const Tensor& latents, int64
         auto some = denoiser.decode(latents.slice(begin, batch));
         for (int64_t j = i - begin; j < batch; ++j)
             frames.push_back(std::move(some[static_cast<size_t>(j)]));
+        on_batch();
     }
     return frames;
 }
@@ -193,18 +196,29 @@ TextToVideo::Result TextToVideo::run(vk::Stream& stream, const Model& model,
     const auto begin = Clock::now();
     require_fits(stream, model, request);
     const auto method = method_of(model, request);
-    const Denoiser run = denoiser(stream, model, request, method);
-    if (request.on_step) request.on_step(0, request.steps);
+    const int64_t batch = decode_batch(request.width, request.height, request.frames);
+    const int total = request.steps + static_cast<int>((request.frames + batch - 1) / batch);
+    const auto report = [&](int done) {
+        if (request.on_step) request.on_step(done, total);
+    };
+    Request steps = request;
+    steps.on_step = [&](int done, int) { report(done); };
+    report(0);
+    const Denoiser run = denoiser(stream, model, steps, method);
     std::function<void(int, const Tensor&)> on_preview;
     if (request.on_preview)
         on_preview = [&](int step, const Tensor& z) {
             request.on_preview(step, preview(run, z, request.preview_frames));
         };
     const Tensor latents = run.run(on_preview).reshape(latent_shape(model, request));
-    Result result{
-        .frames = decode(run, latents, decode_batch(request.width, request.height, request.frames)),
-        .density = method->attention->density(stream),
-        .computed = method->cache ? method->cache->computed() : 1};
+    int done = request.steps;
+    const auto decoded = [&] {
+        if (request.cancel && *request.cancel) throw Cancelled();
+        report(++done);
+    };
+    Result result{.frames = decode(run, latents, batch, decoded),
+                  .density = method->attention->density(stream),
+                  .computed = method->cache ? method->cache->computed() : 1};
     refuse_blank(result.frames);
     log::info("{} frames, {} steps, {:.2f} s", request.frames, request.steps, seconds_since(begin));
     return result;

@@ -13,6 +13,7 @@ namespace fovea {
 
 /// Clips from text: one latent a frame, all frames denoised together.
 struct TextToVideo {
+    /// on_step counts batches of frames decoded as steps after the others.
     struct Request : DenoiseRequest {
         uint64_t seed = 0;
         int frames = 16, width = 128, height = 128;
