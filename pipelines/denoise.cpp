@@ -124,7 +124,9 @@ void Denoiser::check_cancel() const {
 
 Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_preview) const {
     const int steps = request_.steps;
-    FlowSampler sampler(request_.sampler, flow_times(steps));
+    const bool clip = shape_.size() == 5;
+    FlowSampler sampler(request_.sampler,
+                        flow_times(steps, clip ? model_.dit.config().clip_shift : 1));
     Tensor z = start();
     for (int i = 0; i < steps; ++i) {
         check_cancel();

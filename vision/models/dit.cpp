@@ -34,7 +34,8 @@ DitConfig parse(const nlohmann::json& json) {
             .frames = json.value("frames", int64_t{0}),
             .fps = json.value("fps", int64_t{0}),
             .clip_size = json.value("clip_size", int64_t{0}),
-            .frame_range = json.value("frame_range", std::array<int64_t, 2>{})};
+            .frame_range = json.value("frame_range", std::array<int64_t, 2>{}),
+            .clip_shift = json.value("clip_shift", 1.0f)};
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ struct DitConfig {
     /// keys was trained on pictures alone: frames is 0.
     int64_t frames = 0, fps = 0, clip_size = 0;
     std::array<int64_t, 2> frame_range{};
+    float clip_shift = 1;  ///< of flow_times() for clips
 };
 
 /// Tokens along time, rows and columns; a picture is one frame.
