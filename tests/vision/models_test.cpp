@@ -40,6 +40,17 @@ Tensor nchw(vk::Stream& stream, const Tensor& nhwc) {
     return permute(stream, nhwc, {0, 3, 1, 2});
 }
 
+// The first frame of every clip, as clips of one frame.
+Tensor picture_of(vk::Stream& stream, const Tensor& clips) {
+    Shape shape = clips.shape();
+    shape[1] = 1;
+    const Tensor first = empty(stream.device(), shape, clips.dtype());
+    for (int64_t i = 0; i < clips.dim(0); ++i)
+        stream.copy(read(clips.index(i).slice(0, 1)),
+                    write(first.slice(i, 1).reshape({1, shape[2], shape[3], shape[4]})));
+    return first;
+}
+
 // Several layers deep: the ops' own tolerances add up.
 Tolerance deep(DType dtype) {
     return dtype == DType::f16 ? Tolerance{2e-2f, 1e-2f} : Tolerance{2e-4f, 1e-4f};
@@ -76,6 +87,29 @@ TEST_P(Models, DitMatchesPyTorch) {
         EXPECT_TRUE(close(to_host(stream, nchw(stream, v)),
                           std::span(expected).subspan(i * each, each), deep(GetParam())))
             << "time " << times[i];
+    }
+}
+
+TEST_P(Models, DitMatchesPyTorchOnClips) {
+    vk::Stream stream(device());
+    const Weights weights = golden("dit");
+    const Dit model(stream, weights, GetParam());
+    const Tensor z = tensor(stream, weights, "clip.z", GetParam());  // (batch, frames, h, w, c)
+    const Tensor states = tensor(stream, weights, "states", GetParam());
+    const auto times = values(weights, "t");
+    const Tensor first_frames = picture_of(stream, z);
+    for (const auto& [name, input] :
+         {std::pair{"clip.velocity", z}, {"clip.picture_velocity", first_frames}}) {
+        const auto expected = values(weights, name);
+        const size_t each = expected.size() / times.size();
+        for (size_t i = 0; i < times.size(); ++i) {
+            const auto sample = static_cast<int64_t>(i);
+            const auto context = model.context(stream, states.slice(sample, 1));
+            const Tensor v = model.forward(stream, input.slice(sample, 1), times[i], context);
+            EXPECT_TRUE(close(to_host(stream, v), std::span(expected).subspan(i * each, each),
+                              deep(GetParam())))
+                << name << ", time " << times[i];
+        }
     }
 }
 
