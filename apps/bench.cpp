@@ -133,9 +133,10 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->check(CLI::Range(0.01, 1.0))
         ->capture_default_str();
     command
-        .add_option("--methods", o.methods,
-                    "Of video: radial, neighborhood, reordered, rectified, Re-ttention, cache "
-                    "(default: all)")
+        .add_option(
+            "--methods", o.methods,
+            "Of video: radial, neighborhood, reordered, rectified, Re-ttention, \"Re-ttention of "
+            "reordered\", cache (default: all)")
         ->delimiter(',');
     command.add_option("--clips", o.clips, "Of video: prompts")
         ->check(CLI::Range(1, 1000))

@@ -173,7 +173,7 @@ std::string bench_methods(Run& run, const std::vector<ModelShape>& shapes,
                 const Line line = measure(run, s, steps, exact, setting, dense_ms);
                 if (setting.name == "dense") dense_ms = line.ms;
                 fmt::print(
-                    "{:<14} wanted {:.2f}  pairs {:.3f}  {:9.3f} ms  {:.2f}x  error {:.4f}\n",
+                    "{:<24} wanted {:.2f}  pairs {:.3f}  {:9.3f} ms  {:.2f}x  error {:.4f}\n",
                     line.method, line.wanted, line.pairs, line.ms, dense_ms / line.ms, line.error);
                 std::fflush(stdout);
                 text += fmt::format("| {} | {} | {:.2f} | {:.3f} | {:.3f} | {:.2f} | {:.4f} |\n",
@@ -194,7 +194,7 @@ std::string bench_methods(Run& run, const std::vector<ModelShape>& shapes,
         calibrator.attention(stream, {0, steps[0].q, steps[0].k, steps[0].v});
         for (const double density : densities)
             for (const MethodSetting& setting :
-                 method_settings(grid, {.density = density, .steps = 24}, calibrator))
+                 method_settings(grid, {.density = density, .steps = 24}, &calibrator))
                 add(setting);
     }
     return text;

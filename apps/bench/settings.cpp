@@ -75,7 +75,7 @@ double MethodBudget::sparse() const {
 }
 
 std::vector<MethodSetting> method_settings(const Three& grid, const MethodBudget& budget,
-                                           const Calibrator& calibrator) {
+                                           const Calibrator* calibrator) {
     const Grid tokens{{grid[0], grid[1], grid[2]}};
     const double sparse = budget.sparse();
     std::vector<MethodSetting> settings;
@@ -95,8 +95,10 @@ std::vector<MethodSetting> method_settings(const Three& grid, const MethodBudget
     add("neighborhood", fmt::format("neighborhood:{}", fmt::join(window, "x")),
         [near] { return pattern_method(near); });
     const float from = static_cast<float>(first) / static_cast<float>(budget.steps);
-    const PatternSchedule chosen = calibrator.choose(sparse, from).schedule();
-    add("reordered", "calibrated", [chosen] { return pattern_method(chosen); });
+    if (calibrator) {
+        const PatternSchedule chosen = calibrator->choose(sparse, from).schedule();
+        add("reordered", "calibrated", [chosen] { return pattern_method(chosen); });
+    }
     const uint32_t block = block_for(tokens.tokens());
     const double blocks = std::ceil(static_cast<double>(tokens.tokens()) / block);
     const RectifiedOptions rectified{
@@ -114,9 +116,11 @@ std::vector<MethodSetting> method_settings(const Three& grid, const MethodBudget
     const int refreshes = (rest + reuse.every - 1) / reuse.every;
     const double share = (sparse * rest - refreshes) / rest;
     if (share > 0.02) {
-        const PatternSchedule masks = calibrator.choose(share, from).schedule();
-        add("Re-ttention of reordered", fmt::format("every={}, calibrated", reuse.every),
-            [masks, reuse] { return reuse_method(masks, reuse); });
+        if (calibrator) {
+            const PatternSchedule masks = calibrator->choose(share, from).schedule();
+            add("Re-ttention of reordered", fmt::format("every={}, calibrated", reuse.every),
+                [masks, reuse] { return reuse_method(masks, reuse); });
+        }
         const auto along = window_of(share, true);
         const Pattern columns = neighborhood(tokens, {.window = along});
         add("Re-ttention",

@@ -30,10 +30,11 @@ struct MethodSetting {
 /// radial, neighborhood, reordered, rectified and Re-ttention, each at the budget or the next below
 /// it that its parameters allow, on a video grid; what the budget does not allow is left out.
 /// Re-ttention's pattern is the window along all frames that its authors use, and once more the
-/// calibrated masks; dense again every so many steps that a third of the budget goes there.
+/// calibrated masks; dense again every so many steps that a third of the budget goes there. Without
+/// a calibrator there are no masks.
 std::vector<MethodSetting> method_settings(const std::array<uint32_t, 3>& grid,
                                            const MethodBudget& budget,
-                                           const Calibrator& calibrator);
+                                           const Calibrator* calibrator);
 
 /// The window of the largest share up to `density` that has much the same share of each axis; the
 /// first axis whole where `all_frames`.

@@ -136,18 +136,26 @@ std::vector<RowSetting> row_settings(Study& study, const VideoOptions& o) {
     const std::array<uint32_t, 3> tokens{static_cast<uint32_t>(grid[0]),
                                          static_cast<uint32_t>(grid[1]),
                                          static_cast<uint32_t>(grid[2])};
-    fmt::print("calibrating on two other prompts\n");
-    std::fflush(stdout);
-    const auto begin = Clock::now();
-    const std::shared_ptr<Calibrator> calibrator = study.calibrate();
-    fmt::print("calibrated in {}\n", duration_text(seconds_since(begin)));
+    const bool calibrates =
+        o.methods.empty() ||
+        std::any_of(o.methods.begin(), o.methods.end(), [](const std::string& method) {
+            return method.find("reordered") != std::string::npos;
+        });
+    std::shared_ptr<Calibrator> calibrator;
+    if (calibrates) {
+        fmt::print("calibrating on two other prompts\n");
+        std::fflush(stdout);
+        const auto begin = Clock::now();
+        calibrator = study.calibrate();
+        fmt::print("calibrated in {}\n", duration_text(seconds_since(begin)));
+    }
     std::vector<RowSetting> rows;
     for (const double density : o.densities)
         for (const int dense_steps : o.dense_steps) {
             const MethodBudget budget{.density = density,
                                       .steps = o.steps,
                                       .dense_steps = std::min(dense_steps, o.steps)};
-            for (const MethodSetting& setting : method_settings(tokens, budget, *calibrator))
+            for (const MethodSetting& setting : method_settings(tokens, budget, calibrator.get()))
                 rows.push_back({setting.name,
                                 fmt::format("{}, {} dense steps", setting.note, dense_steps),
                                 density, [make = setting.make] {
