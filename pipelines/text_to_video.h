@@ -57,11 +57,11 @@ struct TextToVideo {
     static Probe probe(vk::Stream& stream, const Model& model, const Request& request);
 };
 
-/// What pattern "auto" is for so many tokens: dense where attention is a small part of the work and
-/// sparse patterns save nothing that could be seen.
+/// What pattern "auto" is for a grid: dense for few tokens, where patterns save little and a window
+/// is nearly all of a frame; else windows of all frames, as large as most layers see pictures.
 const char* auto_pattern(const DitGrid& grid);
 inline constexpr int64_t kAutoTokens = 4096;
-inline constexpr const char* kAutoPattern = "radial";
+inline constexpr const char* kAutoPattern = "neighborhood:0x7x7";
 
 /// What a model was trained to make.
 struct ClipLimits {
