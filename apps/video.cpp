@@ -152,6 +152,16 @@ void run(const CLI::App& command, Options options) {
                duration_text(seconds), device.info().name, saved);
 }
 
+// What fits a grid of three axes and needs no file.
+std::vector<std::string> rules_help() {
+    std::vector<std::string> lines = pattern_help();
+    std::erase_if(lines, [](const std::string& line) {
+        return !line.starts_with("dense") && !line.starts_with("neighborhood") &&
+               !line.starts_with("radial");
+    });
+    return lines;
+}
+
 }  // namespace
 
 void add_video(CLI::App& app) {
@@ -172,7 +182,7 @@ void add_video(CLI::App& app) {
         "auto is {} from {} tokens on (16 frames of 256x256), dense below.\n"
         "\n"
         "Caches:\n  {}",
-        fmt::join(pattern_help(), "\n  "), fmt::join(method_help(), "\n  "), kAutoPattern,
+        fmt::join(rules_help(), "\n  "), fmt::join(method_help(), "\n  "), kAutoPattern,
         kAutoTokens, fmt::join(cache_help(), "\n  ")));
     command->add_option("prompt", options->prompt,
                         "What to show: objects, how they move, background, style");
