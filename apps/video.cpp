@@ -7,6 +7,7 @@
 
 #include "apps/generation.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "backend/patterns/registry.h"
 #include "pipelines/text_to_video.h"
 
@@ -100,6 +101,8 @@ void run(const CLI::App& command, Options options) {
     const Model model = Model::load(stream, find_model(options.model),
                                     choose_precision(device.info(), options.precision));
     const ClipLimits limits = clip_limits(model.dit.config());
+    if (model.dit.config().frames == 0)
+        log::warn("this model was trained on pictures only: its clips do not move to a purpose");
     TextToVideo::Request request = request_of(options, limits);
     const int fps = options.fps > 0 ? options.fps : limits.fps;
     report_words(model, options.prompt);
