@@ -101,8 +101,6 @@ void run(const CLI::App& command, Options options) {
     const Model model = Model::load(stream, find_model(options.model),
                                     choose_precision(device.info(), options.precision));
     const ClipLimits limits = clip_limits(model.dit.config());
-    if (model.dit.config().frames == 0)
-        log::warn("this model was trained on pictures only: its clips do not move to a purpose");
     TextToVideo::Request request = request_of(options, limits);
     const int fps = options.fps > 0 ? options.fps : limits.fps;
     report_words(model, options.prompt);
@@ -130,6 +128,8 @@ void run(const CLI::App& command, Options options) {
     }
     clip.frames = std::move(result.frames);
     const std::string encoded = save_video(output, clip);
+    if (model.dit.config().frames == 0)
+        log::warn("this model was trained on pictures only: its clips do not move to a purpose");
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, output);
 
