@@ -5,7 +5,6 @@ A batch of descriptions is a dict of numpy arrays, first dimension clip; all cli
 
 import io
 import json
-import multiprocessing
 import os
 import random
 import tarfile
@@ -18,7 +17,7 @@ from PIL import Image
 from captions import BACKGROUNDS, COLORS, LENGTH, RELATIONS, STYLE_PHRASES, STYLES, with_article
 from motions import (CROSSINGS, FPS, MAX_FRAMES, MOTIONS, OPPOSITE_WAY, WEIGHTS, held_out_motion, pair_caption,
                      path_of, phrase_of, straight)
-from scenes import SceneSampler
+from scenes import BatchStream, SceneSampler
 
 OBJECTS = 2  # most objects of a clip
 ANIMATED_SHARE = 0.25  # of the clips with one object: an animated drawing
@@ -213,33 +212,11 @@ class ClipSampler:
         return result
 
 
-def _work(queue, folder, seed, frames, count):
-    sampler = ClipSampler(folder, seed, frames)
-    while True:
-        queue.put(sampler.batch(count))
-
-
-class ClipStream:
+class ClipStream(BatchStream):
     """Endless batches of `count` descriptions from worker processes; make it before CUDA is touched (it forks)."""
 
     def __init__(self, folder, frames, count, seed, workers):
-        self.queue, self.processes = None, []
-        if workers == 0:
-            self.sampler, self.count = ClipSampler(folder, seed, frames), count
-            return
-        context = multiprocessing.get_context("fork")
-        self.queue = context.Queue(maxsize=24)
-        for index in range(workers):
-            self.processes.append(context.Process(
-                target=_work, args=(self.queue, folder, seed * 1000 + index, frames, count), daemon=True))
-            self.processes[-1].start()
-
-    def next(self):
-        return self.queue.get(timeout=120) if self.queue else self.sampler.batch(self.count)
-
-    def close(self):
-        for process in self.processes:
-            process.terminate()
+        super().__init__(lambda seed: ClipSampler(folder, seed, frames), count, seed, workers)
 
 
 class ClipRenderer:

@@ -173,25 +173,26 @@ class SceneSampler:
         return result
 
 
-def _work(queue, folder, seed, mode, only, count):
-    sampler = SceneSampler(folder, seed, mode, only)
+def _work(queue, make_sampler, seed, count):
+    sampler = make_sampler(seed)
     while True:
         queue.put(sampler.batch(count))
 
 
-class SceneStream:
-    """Endless batches of descriptions from worker processes; make it before CUDA is touched (it forks)."""
+class BatchStream:
+    """Batches of `count` from processes that each have a sampler of their own, make_sampler(seed); without `workers`
+    from one here."""
 
-    def __init__(self, folder, count, seed=0, mode="default", workers=4, only=None):
+    def __init__(self, make_sampler, count, seed, workers):
         self.count, self.queue, self.processes = count, None, []
         if workers == 0:
-            self.sampler = SceneSampler(folder, seed, mode, only)
+            self.sampler = make_sampler(seed)
             return
         context = multiprocessing.get_context("fork")
         self.queue = context.Queue(maxsize=24)
         for index in range(workers):
             self.processes.append(context.Process(
-                target=_work, args=(self.queue, folder, seed * 1000 + index, mode, only, count), daemon=True))
+                target=_work, args=(self.queue, make_sampler, seed * 1000 + index, count), daemon=True))
             self.processes[-1].start()
 
     def next(self):
@@ -200,6 +201,13 @@ class SceneStream:
     def close(self):
         for process in self.processes:
             process.terminate()
+
+
+class SceneStream(BatchStream):
+    """Endless batches of descriptions from worker processes; make it before CUDA is touched (it forks)."""
+
+    def __init__(self, folder, count, seed=0, mode="default", workers=4, only=None):
+        super().__init__(lambda seed: SceneSampler(folder, seed, mode, only), count, seed, workers)
 
 
 def _decode(item):
