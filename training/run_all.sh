@@ -14,33 +14,12 @@ self=$(readlink -f "$0")
 cd "$(dirname "$self")/.."
 MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} RUN=${RUN:-out/run} PYTHON=${PYTHON:-python3}
 TEXT_MIN=${TEXT_MIN:-2} POOL_MIN=${POOL_MIN:-3} TRAIN_MIN=${TRAIN_MIN:-8.5}
-export PYTHONUNBUFFERED=1
-mkdir -p "$RUN/logs"
-
 # 510,000 latents are 12.5 GB: in memory where there is room, else on disk.
 if [ -z "${STATE:-}" ]; then
   free=$(df -BG --output=avail /dev/shm 2>/dev/null | tail -1 | tr -dc 0-9)
   [ "${free:-0}" -gt 40 ] && STATE=/dev/shm/fovea || STATE=/tmp/fovea
 fi
-
-# part NAME SECONDS COMMAND...: runs a part once, with a log; after a failure once more.
-part() {
-  local name=$1 limit=$2 code=1 try
-  shift 2
-  [ -e "$RUN/logs/$name.done" ] && return 0
-  for try in 1 2; do
-    echo "== $(date -u +%T) $*" >> "$RUN/logs/$name.log"
-    timeout -k 10 "$limit" "$@" >> "$RUN/logs/$name.log" 2>&1
-    code=$?
-    echo "== $(date -u +%T) exit status $code" >> "$RUN/logs/$name.log"
-    [ $code = 0 ] && touch "$RUN/logs/$name.done" && return 0
-  done
-  return $code
-}
-
-seconds() { awk "BEGIN { print int($1 * 60 + 120) }"; }
-
-script() { echo "$PYTHON training/$1 --data $DATA --state $STATE"; }
+. training/run_parts.sh
 
 run_all() {
   mkdir -p "$STATE"
@@ -53,39 +32,9 @@ run_all() {
   part import2 120 $(script import_state.py) --models "$MODELS" --only dit || return 1
   part train "$(seconds "$TRAIN_MIN")" $(script train_dit.py) --minutes "$TRAIN_MIN" --pool-minutes 0 \
     --workers 0 --flat 0.4 ${TRAIN_X:-} || return 1
-  part export 120 $(script export.py) --out "$RUN/models" --commit "${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}"
+  part export 120 $(script export.py) --out "$RUN/models" --commit "$COMMIT"
   local exported=$?
   part evaluate 240 $(script evaluate.py) --out "$RUN/eval" ${EVAL_X:-} && return $exported
 }
 
-running() { [ -e "$RUN/pid" ] && kill -0 "$(cat "$RUN/pid")" 2>/dev/null; }
-
-case "${1:-}" in
-  start)
-    running && { echo "already running: $(cat "$RUN/pid")"; exit 1; }
-    rm -f "$RUN/ended"
-    setsid "$self" run < /dev/null > "$RUN/logs/run.log" 2>&1 &
-    echo $! > "$RUN/pid"
-    echo "$RUN/logs" ;;
-  run)
-    echo $$ > "$RUN/pid"
-    run_all
-    echo "exit status $?" | tee "$RUN/ended" ;;
-  status)
-    for log in "$RUN"/logs/*.log; do
-      echo "-- $(basename "$log" .log) $([ -e "${log%.log}.done" ] && echo done)"
-      tail -n 2 "$log"
-    done
-    if running; then echo "running"; else cat "$RUN/ended" 2>/dev/null || echo "stopped"; fi ;;
-  wait)
-    end=$(($(date +%s) + ${2:-500}))
-    while running; do
-      [ "$(date +%s)" -ge $end ] && exit 3
-      sleep 2
-    done
-    cat "$RUN/ended" 2>/dev/null || exit 1 ;;
-  stop)
-    running && kill -- "-$(cat "$RUN/pid")" ;;
-  *)
-    sed -n '2,11p' "$self"; exit 2 ;;
-esac
+run_command "$@"

@@ -14,28 +14,7 @@ self=$(readlink -f "$0")
 cd "$(dirname "$self")/.."
 MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} RUN=${RUN:-out/clips} PYTHON=${PYTHON:-python3}
 TRAIN_MIN=${TRAIN_MIN:-20} POOL_MIN=${POOL_MIN:-4} DECODER_MIN=${DECODER_MIN:-3} STATE=${STATE:-/tmp/fovea-clips}
-COMMIT=${COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
-export PYTHONUNBUFFERED=1
-mkdir -p "$RUN/logs"
-
-# part NAME SECONDS COMMAND...: runs a part once, with a log; after a failure once more.
-part() {
-  local name=$1 limit=$2 code=1 try
-  shift 2
-  [ -e "$RUN/logs/$name.done" ] && return 0
-  for try in 1 2; do
-    echo "== $(date -u +%T) $*" >> "$RUN/logs/$name.log"
-    timeout -k 10 "$limit" "$@" >> "$RUN/logs/$name.log" 2>&1
-    code=$?
-    echo "== $(date -u +%T) exit status $code" >> "$RUN/logs/$name.log"
-    [ $code = 0 ] && touch "$RUN/logs/$name.done" && return 0
-  done
-  return $code
-}
-
-seconds() { awk "BEGIN { print int($1 * 60 + 120) }"; }
-
-script() { echo "$PYTHON training/$1 --data $DATA --state $STATE"; }
+. training/run_parts.sh
 
 run_all() {
   mkdir -p "$STATE"
@@ -53,40 +32,12 @@ run_all() {
   part evaluate 240 $(script evaluate.py) --out "$RUN/eval" --guidance 3 ${EVAL_X:-}
 }
 
-running() { [ -e "$RUN/pid" ] && kill -0 "$(cat "$RUN/pid")" 2>/dev/null; }
+collect() {
+  mkdir -p "$1"
+  for name in dit text autoencoder; do
+    cp "$RUN/models/$name.safetensors" "$1" 2>/dev/null || echo "no $name.safetensors yet"
+  done
+  tar -czf "$1/run.tar.gz" --exclude='*.safetensors' --exclude='*.part' -C "$RUN" .
+}
 
-case "${1:-}" in
-  start)
-    running && { echo "already running: $(cat "$RUN/pid")"; exit 1; }
-    rm -f "$RUN/ended"
-    setsid "$self" run < /dev/null > "$RUN/logs/run.log" 2>&1 &
-    echo $! > "$RUN/pid"
-    echo "$RUN/logs" ;;
-  run)
-    echo $$ > "$RUN/pid"
-    run_all
-    echo "exit status $?" | tee "$RUN/ended" ;;
-  status)
-    for log in "$RUN"/logs/*.log; do
-      echo "-- $(basename "$log" .log) $([ -e "${log%.log}.done" ] && echo done)"
-      tail -n 2 "$log"
-    done
-    if running; then echo "running"; else cat "$RUN/ended" 2>/dev/null || echo "stopped"; fi ;;
-  wait)
-    end=$(($(date +%s) + ${2:-500}))
-    while running; do
-      [ "$(date +%s)" -ge $end ] && exit 3
-      sleep 2
-    done
-    cat "$RUN/ended" 2>/dev/null || exit 1 ;;
-  collect)
-    mkdir -p "${2:?folder}"
-    for name in dit text autoencoder; do
-      cp "$RUN/models/$name.safetensors" "$2" 2>/dev/null || echo "no $name.safetensors yet"
-    done
-    tar -czf "$2/run.tar.gz" --exclude='*.safetensors' --exclude='*.part' -C "$RUN" . ;;
-  stop)
-    running && kill -- "-$(cat "$RUN/pid")" ;;
-  *)
-    sed -n '2,13p' "$self"; exit 2 ;;
-esac
+if [ "${1:-}" = collect ]; then collect "${2:?folder}"; else run_command "$@"; fi
