@@ -70,28 +70,32 @@ class Compiled:
 
 
 class Clock:
-    """Progress of a run by wall-clock and the learning-rate factor that follows from it."""
+    """Progress of a run by wall-clock and the learning-rate factor that follows from it; done() reads the time.
 
-    def __init__(self, minutes, reserve=0.0, warm_up=200, begin=None):
+    `agree` makes the progress of one process that of all (team.py).
+    """
+
+    def __init__(self, minutes, reserve=0.0, warm_up=200, begin=None, agree=lambda value: value):
         self.begin = begin or time.time()
-        self.training_begin = None
+        self.training_begin, self.part, self.agree = None, 0.0, agree
         self.end = self.begin + minutes * 60 - reserve
         self.warm_up, self.step = warm_up, 0
 
     def progress(self):
-        now = time.time()
-        if self.training_begin is None:
-            self.training_begin = now
-        return min(1.0, (now - self.training_begin) / max(1e-3, self.end - self.training_begin))
+        return self.part
 
     def factor(self, floor=0.02, flat=0.0):
         """Warm-up by steps, then constant for the share `flat` of the time, then cosine to `floor`."""
         self.step += 1
-        part = max(0.0, (self.progress() - flat) / (1 - flat))
+        part = max(0.0, (self.part - flat) / (1 - flat))
         return min(1.0, self.step / self.warm_up) * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part)))
 
     def done(self):
-        return self.progress() >= 1.0
+        now = time.time()
+        if self.training_begin is None:
+            self.training_begin = now
+        self.part = self.agree(min(1.0, (now - self.training_begin) / max(1e-3, self.end - self.training_begin)))
+        return self.part >= 1.0
 
 
 class Average:

@@ -8,12 +8,14 @@
 #   training/run_clips.sh stop         ends the run; start goes on from the last checkpoint, with new pools
 #
 # Settings, by environment: MODELS, DATA, STATE, RUN, PYTHON, TRAIN_MIN (pools included), POOL_MIN, DECODER_MIN (0: the
-# decoder stays), TRAIN_X, VIDEO_X, EVAL_X (more options of the scripts); COMMIT, which the exported files name, where this is a copy without .git.
+# decoder stays), PROCESSES (one for each GPU), TRAIN_X, VIDEO_X, EVAL_X (more options of the scripts); COMMIT, which the
+# exported files name, where this is a copy without .git.
 set -u
 self=$(readlink -f "$0")
 cd "$(dirname "$self")/.."
 MODELS=${MODELS:-assets/default} DATA=${DATA:-.carry} RUN=${RUN:-out/clips} PYTHON=${PYTHON:-python3}
 TRAIN_MIN=${TRAIN_MIN:-20} POOL_MIN=${POOL_MIN:-4} DECODER_MIN=${DECODER_MIN:-3} STATE=${STATE:-/tmp/fovea-clips}
+PROCESSES=${PROCESSES:-1}
 . training/run_parts.sh
 
 run_all() {
@@ -24,8 +26,9 @@ run_all() {
   # Latents stay as they are; only what the decoder makes of those of small clips gets better.
   [ "$DECODER_MIN" = 0 ] || part decoder "$(seconds "$DECODER_MIN")" $(script train_autoencoder.py) --freeze-encoder \
     --lr 3e-4 --small 0.6 --minutes "$DECODER_MIN" --compile 0 --workers 4 & local decoder=$!
-  part train "$(seconds "$TRAIN_MIN")" $(script train_clips.py) --minutes "$TRAIN_MIN" --pool-minutes "$POOL_MIN" \
-    --workers 12 --export "$RUN/models" --commit "$COMMIT" ${TRAIN_X:-} || return 1
+  part train "$(seconds "$TRAIN_MIN")" training/each_gpu.sh "$PROCESSES" $(script train_clips.py) \
+    --minutes "$TRAIN_MIN" --pool-minutes "$POOL_MIN" --workers 12 --export "$RUN/models" --commit "$COMMIT" \
+    ${TRAIN_X:-} || return 1
   wait $decoder
   part export 120 $(script export.py) --out "$RUN/models" --commit "$COMMIT" || return 1
   part video 300 $(script evaluate_video.py) --out "$RUN/eval" ${VIDEO_X:-}

@@ -3,9 +3,10 @@
     python3 training/train_clips.py --minutes 20 --pool-minutes 4 --export out/clips/models
 
 Needs the checkpoints of the autoencoder and of the transformer (import_state.py). Run it again to go on from its
-checkpoint; the pools of latents are then made anew. Each step is a batch of pictures or of clips of one shape, as the
-shares of BUCKETS say; all batches have about equally many tokens. With every checkpoint the averaged weights are
-written to --export, so that a run that is cut has its models.
+checkpoint; the pools of latents are then made anew. On several GPUs (each_gpu.sh N python3 training/train_clips.py ...)
+each process has pools and batches of its own. Each step is a batch of pictures or of clips of one shape, as the shares
+of BUCKETS say; all batches have about equally many tokens. With every checkpoint the averaged weights are written to
+--export, so that a run that is cut has its models.
 """
 
 import collections
@@ -30,14 +31,15 @@ from sampling import generate
 from scenes import Renderer, SceneStream
 from scoring import read_pictures, score, summary
 from side_loss import MoveHead, SideHead, move_loss, side_loss
+from team import Team
 from train_dit import read_prompts, sample_times, split_parameters
 from tracking import judge_clips, read_clip_prompts, track
 
 # frames (1: pictures), side in pixels, share of the steps, scenes kept encoded. Other lengths and 256 pixels are for
 # generality; a 16-frame clip of 128 pixels is the default.
 Bucket = collections.namedtuple("Bucket", "frames size share scenes")
-BUCKETS = [Bucket(1, 256, 0.25, 200_000), Bucket(16, 128, 0.53, 150_000), Bucket(8, 128, 0.05, 20_000),
-           Bucket(12, 128, 0.05, 15_000), Bucket(24, 128, 0.06, 12_000), Bucket(16, 256, 0.06, 10_000)]
+BUCKETS = [Bucket(1, 256, 0.40, 300_000), Bucket(16, 128, 0.40, 150_000), Bucket(8, 128, 0.04, 20_000),
+           Bucket(12, 128, 0.04, 15_000), Bucket(24, 128, 0.05, 12_000), Bucket(16, 256, 0.07, 10_000)]
 SMOKE = [Bucket(1, 256, 0.3, 8), Bucket(4, 64, 0.4, 4), Bucket(6, 64, 0.15, 4), Bucket(4, 96, 0.15, 4)]
 FIRST_GIVEN = 0.2  # of the clips: the first frame is known, as for --image
 ENCODED_PIXELS = 768 * 128 * 128  # of one call of the encoder: whole clips of 8, 12, 16 and 24 frames
@@ -137,9 +139,10 @@ def make_streams(folder, buckets, seed, workers, pixels):
 
 
 def main():
+    team = Team()
     parser = arguments(__doc__, 20)
     parser.add_argument("--pool-minutes", type=float, default=4, help="of --minutes, for encoding scenes")
-    parser.add_argument("--tokens", type=int, default=2 ** 18, help="of a batch")
+    parser.add_argument("--tokens", type=int, default=2 ** 18, help="of a batch of one process")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="AdamW's rate; Muon's is --matrix-lr")
     parser.add_argument("--matrix-lr", type=float, default=0.01)
     parser.add_argument("--average", type=float, default=0.999)
@@ -157,8 +160,9 @@ def main():
     buckets, budget = (SMOKE, 512) if options.smoke else (BUCKETS, options.tokens)
     path = os.path.join(options.state, "dit.pt")
     streams = [] if options.only_compile else make_streams(
-        options.data, buckets, options.seed, options.workers, 8 * 64 * 64 if options.smoke else ENCODED_PIXELS)
+        options.data, buckets, options.seed + 1000 * team.rank, options.workers, 8 * 64 * 64 if options.smoke else ENCODED_PIXELS)
     device = set_up(options.device, options.seed)
+    team.gather()
     cuda = device.type == "cuda"
     previous = load_checkpoint(path, "cpu")
     captioner = Captioner(options.data)
@@ -173,6 +177,7 @@ def main():
     heads = heads.to(device)
     loss_function = make_loss(text_encoder, dit, heads["side"], heads["move"], options.label_weight)
     learnt = [*matrices, *others, *heads.parameters()]
+    torch.manual_seed(options.seed + team.rank)  # from here on processes draw different scenes and noise
 
     def clear():
         for parameter in learnt:
@@ -218,6 +223,7 @@ def main():
     else:
         average.copy()
     previous = None
+    team.share(learnt)
     log(f"transformer {parameter_count(dit):,}, text encoder {parameter_count(text_encoder):,} parameters, "
         f"{len(matrices)} matrices under Muon")
     if cuda and options.compile:
@@ -258,7 +264,7 @@ def main():
                                "step": step, "runs": 20, "metrics": metrics})
         log(f"step {step}: {json.dumps(metrics)}; saved")
 
-    clock = Clock(options.minutes, reserve=15 if cuda else 0, warm_up=200, begin=begin)
+    clock = Clock(options.minutes, reserve=15 if cuda else 0, warm_up=200, begin=begin, agree=team.agree)
     if options.smoke:
         clock.end = time.time() + 12
     order = random.Random(options.seed + step)
@@ -273,12 +279,15 @@ def main():
             loss, *figures = loss_function(*batch)
         clear()
         loss.backward()
+        team.average_gradients(learnt)
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         muon.step(factor)
         optimizer.step()
         head_optimizer.step()
         average.update()
         step += 1
+        if team.rank != 0:
+            continue
         heard.setdefault(index, []).append(torch.stack(figures))
         if time.time() - shown > 5:
             means = {index: torch.stack(rows).mean(0).tolist() for index, rows in sorted(heard.items())}
@@ -294,7 +303,9 @@ def main():
             save()
             saved = shown = time.time()
             first = step
-    save()
+    if team.rank == 0:
+        save()
+    team.part()
 
 
 if __name__ == "__main__":
