@@ -7,7 +7,6 @@
 
 #include "apps/generation.h"
 #include "backend/error.h"
-#include "backend/log.h"
 #include "backend/patterns/registry.h"
 #include "pipelines/text_to_video.h"
 
@@ -128,8 +127,6 @@ void run(const CLI::App& command, Options options) {
     }
     clip.frames = std::move(result.frames);
     const std::string encoded = save_video(output, clip);
-    if (model.dit.config().frames == 0)
-        log::warn("this model was trained on pictures only: its clips do not move to a purpose");
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, output);
 

@@ -130,9 +130,9 @@ const char* auto_pattern(const DitGrid& grid) {
 }
 
 ClipLimits clip_limits(const DitConfig& config) {
-    // A model of pictures alone makes clips, too, but nothing in them moves to a purpose.
-    if (config.frames == 0)
-        return {.frames = 16, .fps = 8, .size = 128, .least_frames = 8, .most_frames = 24};
+    require(config.frames > 0,
+            "[video] this model makes pictures only: its dit.safetensors says nothing of clips, "
+            "\"frames\" in its config; expected a model trained on clips, such as the default one");
     const auto number = [](int64_t value) { return static_cast<int>(value); };
     return {.frames = number(config.frames),
             .fps = number(config.fps),

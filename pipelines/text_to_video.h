@@ -68,6 +68,7 @@ struct ClipLimits {
     int frames, fps, size;
     int least_frames, most_frames;
 };
+/// Throws Error for a model of pictures only.
 ClipLimits clip_limits(const DitConfig& config);
 
 }  // namespace fovea

@@ -12,7 +12,8 @@ TEXT_CONFIG = {"type": "text", "vocabulary": 0, "width": 192, "heads": 4, "layer
 DIT_CONFIG = {"type": "dit", "width": 256, "heads": 4, "layers": 8, "hidden": 832, "text_width": 192,
               "latent_channels": 12, "patch": 2, "rope_axes": [16, 24, 24], "rope_theta": 100.0, "window": 7,
               "global_layers": [2, 5, 7], "size": 256}
-CLIP_CONFIG = {"frames": 16, "fps": 8, "clip_size": 128, "frame_range": [8, 24]}  # more keys once clips are trained
+CLIP_CONFIG = {"frames": 16, "fps": 8, "clip_size": 128, "frame_range": [8, 24],
+               "clip_shift": 3}  # more keys once clips are trained
 EVALUATOR_CONFIG = {"type": "evaluator", "width": 160, "heads": 5, "layers": 4, "stem": [24, 48, 96, 160],
                     "size": 256, "rope_axes": [0, 16, 16], "rope_theta": 100.0, "objects": 0, "colors": [],
                     "styles": []}

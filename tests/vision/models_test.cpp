@@ -113,6 +113,26 @@ TEST_P(Models, DitMatchesPyTorchOnClips) {
     }
 }
 
+// The shipped weights, so that they and what the tiny model stands for stay the same thing.
+TEST_P(Models, DefaultModelMatchesPyTorchOnAClip) {
+    vk::Stream stream(device());
+    const Weights expected = golden("default_clip");
+    const auto shipped = [](const char* name) {
+        return Weights::open(std::string(FOVEA_SOURCE_DIR "/assets/default/") + name);
+    };
+    const TextEncoder text(stream, shipped("text.safetensors"), GetParam());
+    const auto bytes = expected.info("golden.ids").bytes;
+    std::vector<int32_t> ids(bytes.size() / sizeof(int32_t));
+    std::memcpy(ids.data(), bytes.data(), bytes.size());
+    const Tensor states = text.forward(stream, ids);
+    EXPECT_TRUE(close(to_host(stream, states), values(expected, "states"), deep(GetParam())));
+
+    const Dit model(stream, shipped("dit.safetensors"), GetParam());
+    const Tensor v = model.forward(stream, tensor(stream, expected, "z", GetParam()),
+                                   values(expected, "t").front(), model.context(stream, states));
+    EXPECT_TRUE(close(to_host(stream, v), values(expected, "velocity"), deep(GetParam())));
+}
+
 TEST_P(Models, DitTreatsEverySampleOfABatchAlone) {
     vk::Stream stream(device());
     const Weights weights = golden("dit");
