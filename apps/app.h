@@ -19,6 +19,7 @@ void add_attention(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_calibrate(CLI::App& app);
 void add_generate(CLI::App& app);
+void add_headhunt(CLI::App& app);
 void add_info(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_score(CLI::App& app);

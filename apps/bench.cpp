@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "apps/app.h"
+#include "apps/bench/guidance.h"
 #include "apps/bench/merge.h"
 #include "apps/bench/methods.h"
 #include "apps/bench/ops.h"
@@ -22,6 +23,8 @@ struct Options {
     std::string json, markdown, plot, device, precision = "auto", scores = "stored";
     double seconds = 0.5;
     bench::VideoOptions video;
+    bench::GuidanceOptions guidance;
+    int size = 0;  ///< of video and guidance; 0: as the model was trained
     bool profile = false;
 };
 
@@ -60,15 +63,31 @@ void require_fit(const std::string& spec, const std::vector<bench::AttentionShap
 void measure(const Options& o) {
     require(!o.what.empty(),
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
-    const bool methods = o.what[0] == "methods", video = o.what[0] == "video";
-    require(!(methods || video) || o.what.size() == 1, "[bench] {} found beside {}, expected alone",
-            o.what[0], o.what.back());
+    const bool methods = o.what[0] == "methods", video = o.what[0] == "video",
+               guidance = o.what[0] == "guidance";
+    require(!(methods || video || guidance) || o.what.size() == 1,
+            "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
     if (video) {
         vk::Device device(o.device);
         bench::VideoOptions own = o.video;
         own.precision = o.precision;
         own.markdown = o.markdown;
+        if (o.size > 0) own.size = o.size;
         bench::bench_video(device, own);
+        return;
+    }
+    if (guidance) {
+        vk::Device device(o.device);
+        bench::GuidanceOptions own = o.guidance;
+        own.precision = o.precision;
+        own.json = o.json;
+        own.markdown = o.markdown;
+        own.model = o.video.model;
+        own.picture = o.video.picture;
+        own.steps = o.video.steps;
+        own.seed = o.video.seed;
+        if (o.size > 0) own.size = o.size;
+        bench::bench_guidance(device, own);
         return;
     }
     const auto wants = [&](const char* name) {
@@ -144,8 +163,7 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
     command.add_option("--frames", o.frames, "Of video")
         ->check(CLI::Range(2, 64))
         ->capture_default_str();
-    command.add_option("--size", o.size, "Of video: pixels a side")->capture_default_str();
-    command.add_option("--steps", o.steps, "Of video")
+    command.add_option("--steps", o.steps, "Of video and guidance")
         ->check(CLI::Range(2, 200))
         ->capture_default_str();
     command
@@ -155,10 +173,27 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->delimiter(',')
         ->check(CLI::Range(0, 200))
         ->capture_default_str();
-    command.add_option("--seed", o.seed, "Of video: the first clip's");
-    command.add_option("--model", o.model, "Of video: model folder");
+    command.add_option("--seed", o.seed, "Of video and guidance: the first clip's or picture's");
+    command.add_option("--model", o.model, "Of video and guidance: model folder");
     command.add_option("--picture", o.picture,
-                       "Of video: write strips of the first clip, dense and by each row, as PNG");
+                       "Of video: write strips of the first clip, dense and by each row, as PNG; "
+                       "of guidance: the first pictures of each row");
+}
+
+void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
+    command.add_option("--count", o.count, "Of guidance: prompts, a picture each")
+        ->check(CLI::Range(1, 100000))
+        ->capture_default_str();
+    command
+        .add_option("--prompts", o.prompts,
+                    "Of guidance: a file with a prompt a line (default: objects of the model)")
+        ->check(CLI::ExistingFile);
+    command
+        .add_option("--guidance", o.guidances,
+                    "Of guidance: a row, as fovea generate takes it; may be given again and again "
+                    "(default: none, cfg, pag, softpag, seg, skip and some of them together)")
+        ->expected(1)
+        ->take_all();
 }
 
 }  // namespace
@@ -171,9 +206,9 @@ void add_bench(CLI::App& app) {
     command
         ->add_option("what", o->what,
                      "attention, gemm, conv, model, startup or all of these, several may be; or "
-                     "methods or video, alone")
-        ->check(CLI::IsMember(
-            {"attention", "gemm", "conv", "model", "startup", "all", "methods", "video"}));
+                     "methods, video or guidance, alone")
+        ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods",
+                               "video", "guidance"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -195,6 +230,9 @@ void add_bench(CLI::App& app) {
             "all (default: the one that the shape would get)")
         ->delimiter(',');
     add_video_options(*command, o->video);
+    add_guidance_options(*command, o->guidance);
+    command->add_option("--size", o->size,
+                        "Of video and guidance: pixels a side (default: 128, 256)");
     command->add_flag("--profile", o->profile, "Print the time by op of each row's last run");
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))
@@ -230,7 +268,8 @@ void add_bench(CLI::App& app) {
         "their self-attention, sparse rows say how much faster than dense the whole block is.\n"
         "methods: sparse attention without training on structured inputs of those models' video\n"
         "shapes, time and error against dense: fovea bench methods --shapes wan1.3b-480p\n"
-        "video: the same on the model's own clips, PSNR and SSIM against dense\n\n"
+        "video: the same on the model's own clips, PSNR and SSIM against dense\n"
+        "guidance: pictures by each guidance, what the evaluator recognises, the time of a step\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
         "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"

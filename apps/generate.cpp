@@ -48,6 +48,7 @@ void dry_run(vk::Stream& stream, const Model& model, const Options& options,
             .seconds = probe.total(request.steps),
             .step_seconds = probe.step_seconds,
             .decode_seconds = probe.decode_seconds,
+            .passes = probe.passes,
             .device_bytes = probe.peak_bytes},
            stream.device().info(), options.json);
 }
@@ -137,7 +138,9 @@ void add_generate(CLI::App& app) {
         "  fovea generate \"a rocket and a planet on a black background, 3d style\" -o "
         "space.png --seed 7\n"
         "  fovea generate \"a cat, blob style\" --count 8 -o cats/\n"
-        "  fovea generate --from space.png --steps 40 -o better.png");
+        "  fovea generate --from space.png --steps 40 -o better.png\n"
+        "  fovea generate \"a castle\" --guidance cfg:4,pag:2@blocks=3-5,steps=0.0-0.7\n\n" +
+        guidance_footer());
     options->output = "fovea.png";
     options->size = "256x256";
     command->add_option("prompt", options->prompt, "What to draw: objects, background, style");

@@ -15,9 +15,15 @@ void add_generation_options(CLI::App& command, GenerationOptions& o) {
         ->capture_default_str();
     command
         .add_option("--cfg", o.cfg,
-                    "Classifier-free guidance: how strictly the text is followed; 1: off")
-        ->check(CLI::Range(0.0f, 100.0f))
-        ->capture_default_str();
+                    "Classifier-free guidance: how strictly the text is followed; 1: off; default: "
+                    "3, or what --guidance says")
+        ->check(CLI::Range(0.0f, 100.0f));
+    command.add_option("--guidance", o.guidance,
+                       "Guidance by any of several terms, as in cfg:4,pag:2@blocks=3-5, see below; "
+                       "--cfg 4 is short for cfg:4");
+    command.add_flag("--entropy-scale", o.entropy_scale,
+                     "For sizes far from the training's: logits of self-attention scaled with the "
+                     "number of keys");
     command.add_option("--sampler", o.sampler, "euler, heun (two evaluations a step) or dpmpp2m")
         ->capture_default_str();
     command.add_option("--device", o.device, "Device index or part of its name (see fovea info)");
@@ -33,6 +39,11 @@ void add_generation_options(CLI::App& command, GenerationOptions& o) {
     command.add_flag("--json", o.json, "Print JSON");
 }
 
+std::string guidance_footer() {
+    return fmt::format("Guidance, terms apart by commas, S a scale (docs/guidance.md):\n  {}",
+                       fmt::join(guidance_help(), "\n  "));
+}
+
 void parse_size(const char* command, const std::string& text, int& width, int& height) {
     int end = 0;
     const bool good = std::sscanf(text.c_str(), "%dx%d%n", &width, &height, &end) == 2 &&
@@ -43,7 +54,18 @@ void parse_size(const char* command, const std::string& text, int& width, int& h
 void fill(DenoiseRequest& request, const GenerationOptions& options) {
     request.prompt = options.prompt;
     request.steps = options.steps;
-    request.cfg = options.cfg;
+    request.entropy_scale = options.entropy_scale;
+    if (options.cfg) request.cfg = *options.cfg;
+    if (!options.guidance.empty()) {
+        request.guidance = parse_guidance(options.guidance);
+        const GuidanceTerm* of_text = request.guidance.of_text();
+        require(!options.cfg || !of_text,
+                "[guidance] --cfg found beside {} in --guidance {}, expected one of them",
+                of_text ? name_of(of_text->kind) : "", options.guidance);
+        if (options.cfg)
+            request.guidance.terms.insert(request.guidance.terms.begin(),
+                                          cfg_guidance(*options.cfg).terms[0]);
+    }
     request.sampler = sampler_by_name(options.sampler);
     request.preview_every = options.preview;
     request.cancel = &interrupted();
@@ -51,18 +73,26 @@ void fill(DenoiseRequest& request, const GenerationOptions& options) {
 
 Json settings(const GenerationOptions& options, const DenoiseRequest& request, const Model& model,
               const vk::DeviceInfo& device, uint64_t seed, int width, int height) {
-    return {{"prompt", options.prompt},
-            {"seed", seed},
-            {"steps", request.steps},
-            {"cfg", request.cfg},
-            {"size", fmt::format("{}x{}", width, height)},
-            {"sampler", options.sampler},
-            {"pattern", options.pattern},
-            {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
-            {"model", model.hash},
-            {"device", device.name},
-            {"driver", device.driver},
-            {"version", kVersion}};
+    const Guidance guidance = guidance_of(request);
+    const GuidanceTerm* of_text = guidance.of_text();
+    Json json{{"prompt", options.prompt},
+              {"seed", seed},
+              {"steps", request.steps},
+              {"cfg", of_text ? of_text->scale : 1},
+              {"size", fmt::format("{}x{}", width, height)},
+              {"sampler", options.sampler},
+              {"pattern", options.pattern},
+              {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
+              {"model", model.hash},
+              {"device", device.name},
+              {"driver", device.driver},
+              {"version", kVersion}};
+    if (options.entropy_scale) json["entropy_scale"] = true;
+    // Whole: a --cfg beside it is part of it.
+    if (!options.guidance.empty())
+        json["guidance"] = options.cfg ? fmt::format("cfg:{},{}", *options.cfg, options.guidance)
+                                       : options.guidance;
+    return json;
 }
 
 Settings::Settings(const char* command, const CLI::App& app, const std::string& file,
@@ -78,9 +108,12 @@ void Settings::take(GenerationOptions& o) const {
     take("prompt", "prompt", o.prompt);
     take("--seed", "seed", o.seed);
     take("--steps", "steps", o.steps);
-    take("--cfg", "cfg", o.cfg);
+    // Guidance says it all, that of the file or of the command line.
+    take("--guidance", "guidance", o.guidance);
+    if (!o.cfg && o.guidance.empty() && json_.contains("cfg")) o.cfg = json_.at("cfg").get<float>();
     take("--size", "size", o.size);
     take("--sampler", "sampler", o.sampler);
+    take("--entropy-scale", "entropy_scale", o.entropy_scale);
     take("--pattern", "pattern", o.pattern);
     take("--precision", "precision", o.precision);
 }
@@ -100,6 +133,7 @@ void report(const Estimate& e, const vk::DeviceInfo& device, bool json) {
         fmt::print("{}\n", Json{{"seconds", e.seconds},
                                 {"step_seconds", e.step_seconds},
                                 {"decode_seconds", e.decode_seconds},
+                                {"passes_a_step", e.passes},
                                 {"device_bytes", e.device_bytes}}
                                .dump(2));
         return;
@@ -109,6 +143,7 @@ void report(const Estimate& e, const vk::DeviceInfo& device, bool json) {
     fmt::print("time           about {} ({} a step, {} to decode), loading not counted\n",
                duration_text(e.seconds), duration_text(e.step_seconds),
                duration_text(e.decode_seconds));
+    fmt::print("guidance       {:.2f} passes of the model a step; without any: 1\n", e.passes);
 }
 
 void finish_profile(vk::Stream& stream, const std::filesystem::path& result) {

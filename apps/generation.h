@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "apps/app.h"
@@ -21,9 +22,13 @@ struct GenerationOptions {
     std::string device, precision = "auto", model;
     uint64_t seed = 0;
     int steps = 24, preview = 0;
-    float cfg = 3;
-    bool json = false, profile = false, dry_run = false;
+    std::optional<float> cfg;
+    std::string guidance;
+    bool json = false, profile = false, dry_run = false, entropy_scale = false;
 };
+
+/// As --guidance takes it, lines of help.
+std::string guidance_footer();
 
 /// All but prompt, output, size and pattern, whose words differ.
 void add_generation_options(CLI::App& command, GenerationOptions& options);
@@ -62,6 +67,7 @@ void report_words(const Model& model, const std::string& prompt);
 struct Estimate {
     std::string what;  ///< "256×256, 24 steps, 1 picture"
     double seconds, step_seconds, decode_seconds;
+    double passes;  ///< of the model, a step
     uint64_t device_bytes;
 };
 void report(const Estimate& estimate, const vk::DeviceInfo& device, bool json);

@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
     apps::add_generate(app);
     apps::add_video(app);
     apps::add_calibrate(app);
+    apps::add_headhunt(app);
     apps::add_score(app);
     apps::add_attention(app);
     apps::add_plan(app);

@@ -84,6 +84,7 @@ void dry_run(vk::Stream& stream, const Model& model, const Options& options,
             .seconds = probe.total(request.steps),
             .step_seconds = probe.step_seconds,
             .decode_seconds = probe.decode_seconds,
+            .passes = probe.passes,
             .device_bytes = memory.total()},
            stream.device().info(), options.json);
 }
@@ -181,9 +182,9 @@ void add_video(CLI::App& app) {
         "Patterns are over (frames, rows, columns) of 16x16 pixels:\n  {}\n  {}\n"
         "auto is {} from {} tokens on (16 frames of 256x256), dense below.\n"
         "\n"
-        "Caches:\n  {}",
+        "Caches:\n  {}\n\n{}",
         fmt::join(rules_help(), "\n  "), fmt::join(method_help(), "\n  "), kAutoPattern,
-        kAutoTokens, fmt::join(cache_help(), "\n  ")));
+        kAutoTokens, fmt::join(cache_help(), "\n  "), guidance_footer()));
     command->add_option("prompt", options->prompt,
                         "What to show: objects, how they move, background, style");
     command

@@ -1,9 +1,11 @@
 #include "pipelines/denoise.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "backend/ops/elementwise.h"
 #include "backend/ops/reduce.h"
+#include "vision/methods/entropy.h"
 #include "vision/noise.h"
 #include "vision/transfer.h"
 
@@ -32,6 +34,28 @@ void refuse_blank(std::span<const Image> pictures) {
 void validate(const DenoiseRequest& request, const char* command) {
     require(request.steps >= 1, "[{}] {} steps found, expected at least 1", command, request.steps);
     require(request.cfg >= 0, "[{}] cfg {} found, expected 0 or more", command, request.cfg);
+    const int zero = guidance_of(request).zero_steps();
+    require(zero < request.steps,
+            "[{}] cfgzero with zero={} found, expected fewer than the {} steps", command, zero,
+            request.steps);
+}
+
+Guidance guidance_of(const DenoiseRequest& request) {
+    return request.guidance.terms.empty() ? cfg_guidance(request.cfg) : request.guidance;
+}
+
+void validate_methods(const DenoiseRequest& request, bool remembers, bool features) {
+    if (!remembers && !features) return;
+    const char* method = remembers ? "rettention" : "a cache of features";
+    const Guidance guidance = guidance_of(request);
+    require(!guidance.varies(request.steps),
+            "[guidance] terms that act at some steps found beside {}, expected all at every step: "
+            "leave out steps= and every=",
+            method);
+    for (const GuidanceTerm& term : guidance.terms)
+        require(term.of_text() || (!remembers && term.kind != GuidanceKind::skip),
+                "[guidance] {} found beside {}, expected {}", name_of(term.kind), method,
+                remembers ? "cfg, apg or cfgzero alone" : "no skip");
 }
 
 void validate_sides(int width, int height, const char* command) {
@@ -49,23 +73,74 @@ Denoiser::Denoiser(vk::Stream& stream, const Model& model, const DenoiseRequest&
     : stream_(stream),
       model_(model),
       request_(request),
-      guided_(request.cfg != 1),
+      guidance_(guidance_of(request)),
       shape_(std::move(latent)),
       seeds_(seeds.begin(), seeds.end()),
-      hooks_(std::move(hooks)) {
+      hooks_(std::move(hooks)),
+      combination_(guidance_) {
     shape_.insert(shape_.begin(), std::ssize(seeds_));
-    context_ = encode_prompt();
+    fovea::validate(guidance_, model.dit.config());
+    if (request.entropy_scale)
+        entropy_factors_ = entropy_factors(model.dit, model.dit.grid(shape_));
+    for (size_t i = 0; i < guidance_.terms.size(); ++i)
+        if (!guidance_.terms[i].of_text())
+            perturbations_[i] = std::make_shared<const Perturbation>(stream, guidance_.terms[i],
+                                                                     model.dit.config());
 }
 
-Dit::Context Denoiser::encode_prompt() const {
+std::vector<bool> Denoiser::due(int step, int steps) const {
+    std::vector<bool> due;
+    for (const GuidanceTerm& term : guidance_.terms) due.push_back(term.is_due(step, steps));
+    return due;
+}
+
+const Denoiser::Branches& Denoiser::branches(int step, int steps) const {
+    const auto due = this->due(step, steps);
+    const auto [found, is_new] = branches_.try_emplace(due);
+    Branches& b = found->second;
+    if (!is_new) return b;
+    for (size_t i = 0; i < due.size(); ++i)
+        if (due[i] && !guidance_.terms[i].of_text()) b.terms.push_back(i);
+    std::stable_sort(b.terms.begin(), b.terms.end(), [&](size_t one, size_t other) {
+        return perturbations_.at(one)->first_layer() < perturbations_.at(other)->first_layer();
+    });
+    b.layout.count = std::ssize(seeds_);
+    for (size_t i = 0; i < due.size(); ++i)
+        b.layout.unprompted |= due[i] && guidance_.terms[i].of_text();
+    for (const size_t i : b.terms) b.layout.perturbed.push_back(perturbations_.at(i));
+    b.context = encode(b.layout);
+    return b;
+}
+
+std::vector<Denoiser::StepKind> Denoiser::step_kinds() const {
+    std::map<std::vector<bool>, StepKind> kinds;
+    for (int i = guidance_.zero_steps(); i < request_.steps; ++i)
+        ++kinds.try_emplace(due(i, request_.steps), StepKind{i, 0}).first->second.count;
+    std::vector<StepKind> list;
+    for (const auto& [key, kind] : kinds) list.push_back(kind);
+    return list;
+}
+
+double Denoiser::mean_passes() const {
+    std::vector<Perturbation> all;
+    for (const auto& [term, perturbation] : perturbations_) all.push_back(*perturbation);
+    return fovea::mean_passes(guidance_, all, model_.dit.config().layers, request_.steps);
+}
+
+Dit::Context Denoiser::encode(const BranchLayout& layout) const {
     const auto length = static_cast<int>(model_.text.config().length);
-    const auto prompt = model_.tokenizer.encode(request_.prompt, length).ids;
-    const auto nothing = model_.tokenizer.encode("", length).ids;
+    const auto& each = request_.each_prompt;
+    require(each.empty() || each.size() == seeds_.size(),
+            "[denoise] {} prompts found for {} seeds, expected one each", each.size(),
+            seeds_.size());
     std::vector<int32_t> ids;
-    for (size_t i = 0; i < seeds_.size(); ++i) ids.insert(ids.end(), prompt.begin(), prompt.end());
-    if (guided_)
-        for (size_t i = 0; i < seeds_.size(); ++i)
-            ids.insert(ids.end(), nothing.begin(), nothing.end());
+    for (int64_t i = 0; i < layout.rows(); ++i) {
+        const bool unprompted = layout.unprompted && i / layout.count == 1;
+        const auto& own =
+            each.empty() ? request_.prompt : each[static_cast<size_t>(i % layout.count)];
+        const auto words = model_.tokenizer.encode(unprompted ? "" : own, length).ids;
+        ids.insert(ids.end(), words.begin(), words.end());
+    }
     return model_.dit.context(stream_, model_.text.forward(stream_, ids));
 }
 
@@ -96,10 +171,10 @@ void Denoiser::put_first_frame(const Tensor& z) const {
         stream_.copy(read(first_frame_), write(all.slice(i * frames, 1)));
 }
 
-// Twice with guidance, and with the first frame as it is held.
-Tensor Denoiser::model_input(const Tensor& z) const {
-    if (!guided_ && !first_frame_) return convert(stream_, z, model_.dtype);
-    const int64_t n = z.dim(0), copies = guided_ ? 2 : 1;
+// For each branch that is there from the start, with the first frame as it is held.
+Tensor Denoiser::model_input(const Tensor& z, int64_t copies) const {
+    if (copies == 1 && !first_frame_) return convert(stream_, z, model_.dtype);
+    const int64_t n = z.dim(0);
     Shape shape = z.shape();
     shape[0] = copies * n;
     const Tensor input = empty(stream_.device(), shape, z.dtype());
@@ -109,13 +184,28 @@ Tensor Denoiser::model_input(const Tensor& z) const {
 }
 
 Tensor Denoiser::velocity(const Tensor& z, const Evaluation& at) const {
-    const DitHooks hooks = hooks_ ? hooks_(at) : DitHooks{};
-    const Tensor v = convert(
-        stream_, model_.dit.forward(stream_, model_input(z), at.t, context_, hooks), DType::f32);
-    if (!guided_) return v;
-    const int64_t n = z.dim(0);
-    const Term terms[] = {{request_.cfg, v.slice(0, n)}, {1 - request_.cfg, v.slice(n, n)}};
-    return linear_combination(stream_, terms);
+    const Branches& b = branches(at.step, at.steps);
+    const DitGrid grid = model_.dit.grid(z.shape());
+    DitHooks hooks = hooks_ ? hooks_(at) : DitHooks{};
+    if (!hooks.attention) {
+        DitHooks own = hooks_by(model_.dit.patterns(grid));
+        hooks.attention = own.attention;
+        hooks.perturbed = own.perturbed;
+    }
+    if (!entropy_factors_.empty()) hooks = with_entropy_scale(hooks, entropy_factors_);
+    // Features that are kept are of one batch from the first layer to the last.
+    const bool shared = request_.share_branches && !hooks.part;
+    const int64_t n = z.dim(0), copies = b.layout.unprompted ? 2 : 1;
+    const Tensor v =
+        convert(stream_,
+                model_.dit.forward(stream_, model_input(z, copies), at.t, b.context,
+                                   with_branches(std::move(hooks), b.layout, grid, shared)),
+                DType::f32);
+    Velocities of{.prompted = v.slice(0, n)};
+    if (b.layout.unprompted) of.unprompted = v.slice(n, n);
+    for (size_t i = 0; i < b.terms.size(); ++i)
+        of.perturbed[b.terms[i]] = v.slice((copies + static_cast<int64_t>(i)) * n, n);
+    return combination_.velocity(stream_, z, at.t, at.step, at.steps, of);
 }
 
 void Denoiser::check_cancel() const {
@@ -128,15 +218,18 @@ Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_pr
     FlowSampler sampler(request_.sampler,
                         flow_times(steps, clip ? model_.dit.config().clip_shift : 1));
     Tensor z = start();
+    const int zero = guidance_.zero_steps();
     for (int i = 0; i < steps; ++i) {
         check_cancel();
-        z = sampler.step(stream_, z, i, [&](const Tensor& at, float t) {
-            return velocity(at, {.step = i, .steps = steps, .t = t});
-        });
+        // A velocity of 0 leaves z where it is, without the model.
+        if (i >= zero)
+            z = sampler.step(stream_, z, i, [&](const Tensor& at, float t) {
+                return velocity(at, {.step = i, .steps = steps, .t = t});
+            });
         stream_.wait();
         if (request_.on_step) request_.on_step(i + 1, steps);
         const bool due = request_.preview_every > 0 && (i + 1) % request_.preview_every == 0;
-        if (on_preview && due && i + 1 < steps) {
+        if (on_preview && due && i >= zero && i + 1 < steps) {
             put_first_frame(sampler.denoised());
             on_preview(i + 1, sampler.denoised());
         }

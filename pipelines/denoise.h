@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +12,8 @@
 #include "backend/error.h"
 #include "pipelines/model.h"
 #include "pipelines/sampler.h"
+#include "vision/guidance/combine.h"
+#include "vision/guidance/perturb.h"
 #include "vision/image.h"
 
 /// The walk from noise to latents and on to pixels that pictures and clips share.
@@ -24,8 +28,12 @@ class Cancelled : public Error {
 /// What pictures and clips ask for alike.
 struct DenoiseRequest {
     std::string prompt;
+    std::vector<std::string> each_prompt;  ///< instead of `prompt`: one a seed
     int steps = 24;
-    float cfg = 3;  ///< classifier-free guidance; 1: none, and half the work
+    float cfg = 3;               ///< classifier-free guidance; 1: none, and half the work
+    Guidance guidance;           ///< instead of cfg where it has terms
+    bool entropy_scale = false;  ///< vision/methods/entropy.h: for sizes of no training
+    bool share_branches = true;  ///< compute once what branches of guidance have in common
     Sampler sampler = Sampler::dpmpp2m;
     int preview_every = 0;  ///< steps between previews; 0: none
 
@@ -57,9 +65,17 @@ class Denoiser {
     /// (samples, latent…) f32. Noise depends on the seed alone, not on the batch.
     Tensor start() const;
 
-    /// Velocity with classifier-free guidance, v = v_u + cfg (v_c − v_u), fp32 as z: the sampler's
-    /// sums over many steps are where fp16 would be seen first.
+    /// Guided velocity (vision/guidance/combine.h), all branches in one pass; fp32 as z: the
+    /// sampler's sums over many steps are where fp16 would be seen first.
     Tensor velocity(const Tensor& z, const Evaluation& at) const;
+
+    /// Steps with branches of their own: the first of each kind, and how many there are.
+    struct StepKind {
+        int step, count;
+    };
+    std::vector<StepKind> step_kinds() const;
+    /// mean_passes() of the request.
+    double mean_passes() const;
 
     /// From noise to latents. on_preview gets the estimate of the end after every
     /// request.preview_every steps but the last. Throws Cancelled.
@@ -69,21 +85,40 @@ class Denoiser {
     std::vector<Image> decode(const Tensor& latents) const;
 
   private:
-    Dit::Context encode_prompt() const;
-    Tensor model_input(const Tensor& z) const;
+    /// What steps with the same branches have in common.
+    struct Branches {
+        BranchLayout layout;
+        std::vector<size_t> terms;  ///< of the guidance, one a perturbed branch of the layout
+        Dit::Context context;
+    };
+    /// Which terms are due.
+    std::vector<bool> due(int step, int steps) const;
+    const Branches& branches(int step, int steps) const;
+    Dit::Context encode(const BranchLayout& layout) const;
+    Tensor model_input(const Tensor& z, int64_t copies) const;
     void put_first_frame(const Tensor& z) const;
     void check_cancel() const;
 
     vk::Stream& stream_;
     const Model& model_;
     const DenoiseRequest& request_;
-    bool guided_;
+    Guidance guidance_;
     Shape shape_;  ///< (samples, latent…)
     std::vector<uint64_t> seeds_;
     MethodHooks hooks_;
     Tensor first_frame_;
-    Dit::Context context_;
+    std::vector<float> entropy_factors_;                                   ///< a layer, or none
+    std::map<size_t, std::shared_ptr<const Perturbation>> perturbations_;  ///< by term
+    mutable std::map<std::vector<bool>, Branches> branches_;               ///< as they come
+    mutable Combination combination_;
 };
+
+/// What the request steers by: its guidance, or cfg.
+Guidance guidance_of(const DenoiseRequest& request);
+/// Throws Error where guidance and what a method keeps from step to step exclude each other:
+/// branches that are not there at every step, or without a layer. `remembers`: attention does,
+/// `features`: a cache.
+void validate_methods(const DenoiseRequest& request, bool remembers, bool features);
 
 /// Throws Error for numbers that cannot be. `command` begins the message.
 void validate(const DenoiseRequest& request, const char* command);

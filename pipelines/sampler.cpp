@@ -38,7 +38,7 @@ Tensor FlowSampler::step(vk::Stream& stream, const Tensor& z, int i, const Model
             return linear_combination(stream, terms);
         }
         case Sampler::dpmpp2m: {
-            const float previous = i > 0 ? times_[index - 1] : 2.0f;
+            const float previous = before ? times_[index - 1] : 2.0f;
             return combine(stream, dpmpp2m_update(previous, t, next), z, v, before);
         }
     }

@@ -17,7 +17,7 @@ class FlowSampler {
 
     FlowSampler(Sampler sampler, std::vector<float> times);
 
-    /// Step i of times.size() − 1, in order.
+    /// Step i of times.size() − 1, in order; the first ones may be left out.
     Tensor step(vk::Stream& stream, const Tensor& z, int i, const Model& model);
 
     /// The estimate of the picture at the last step: what a preview shows.

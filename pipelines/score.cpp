@@ -164,6 +164,44 @@ Verdict judge(const Wanted& wanted, const Seen& seen) {
     return verdict;
 }
 
+double rating(const Wanted& wanted, const Seen& seen) {
+    double sum = 0;
+    int count = 0;
+    for (const size_t object : wanted.objects) {
+        const auto found = std::find_if(seen.objects.begin(), seen.objects.end(),
+                                        [&](const SeenObject& s) { return s.object == object; });
+        sum += found->confidence;
+        ++count;
+    }
+    const auto add = [&](const std::string& asked, const std::string& found, float confidence) {
+        if (asked.empty()) return;
+        sum += asked == found ? confidence : 0;
+        ++count;
+    };
+    add(wanted.color, seen.color, seen.color_confidence);
+    add(wanted.style, seen.style, seen.style_confidence);
+    return count == 0 ? seen.objects[0].confidence : sum / count;
+}
+
+std::vector<std::string> plain_prompts(const Concepts& concepts, int count) {
+    std::vector<std::string> prompts;
+    const size_t objects = concepts.objects.size(), colors = concepts.colors.size();
+    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+        // Far apart in the list, in which neighbours are alike; 131 is prime to any number of
+        // objects but its multiples.
+        const std::string& object = concepts.objects[i * 131 % objects];
+        prompts.push_back(fmt::format("a {} on a {} background", object,
+                                      concepts.colors[(i + i / objects) % colors]));
+    }
+    return prompts;
+}
+
+Image as_saved(const Image& picture) {
+    Image saved = picture;
+    for (float& value : saved.rgb) value = std::round(std::clamp(value, 0.0f, 1.0f) * 255) / 255;
+    return saved;
+}
+
 Scorer::Scorer(vk::Stream& stream, const std::filesystem::path& model_folder, DType dtype)
     : concepts_(Concepts::load(model_folder)),
       evaluator_(stream, Weights::open(model_folder / "evaluator.safetensors"), dtype),

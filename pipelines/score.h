@@ -60,6 +60,17 @@ struct Verdict {
 /// All wanted objects among the same number of most present ones, and so on.
 Verdict judge(const Wanted& wanted, const Seen& seen);
 
+/// How sure the evaluator is of what was asked, 0 to 1: the mean over wanted objects, background
+/// and style of its confidence in each, 0 for another background or style. Of a prompt that asks
+/// for nothing known: its confidence in the most present object.
+double rating(const Wanted& wanted, const Seen& seen);
+
+/// As many prompts of one object on a plain background, all objects before one comes again.
+std::vector<std::string> plain_prompts(const Concepts& concepts, int count);
+
+/// As a picture file shows it: in steps of 1/255.
+Image as_saved(const Image& picture);
+
 class Scorer {
   public:
     Scorer(vk::Stream& stream, const std::filesystem::path& model_folder, DType dtype);

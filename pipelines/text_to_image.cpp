@@ -20,6 +20,9 @@ void validate(const Request& request) {
     validate_sides(request.width, request.height, "generate");
     validate(static_cast<const DenoiseRequest&>(request), "generate");
     require(!request.seeds.empty(), "[generate] no seed given");
+    require(request.each_prompt.empty() || request.each_prompt.size() == request.seeds.size(),
+            "[generate] {} prompts found for {} seeds, expected one each",
+            request.each_prompt.size(), request.seeds.size());
 }
 
 Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request) {
@@ -33,7 +36,7 @@ Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request
             patterns.size(),
             parse_pattern(request.pattern, {.shape = {static_cast<uint32_t>(grid[1]),
                                                       static_cast<uint32_t>(grid[2])}}));
-    const DitHooks hooks{.attention = attention_by(std::move(patterns))};
+    const DitHooks hooks = hooks_by(std::move(patterns));
     return {stream, model,         request,
             latent, request.seeds, [hooks](const Evaluation&) { return hooks; }};
 }
@@ -65,8 +68,8 @@ int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model
     const int64_t side = Autoencoder::kDown * dit.patch;
     const int64_t tokens = (request.width / side) * (request.height / side);
     const int64_t widest = std::max(dit.hidden, 3 * dit.width);
-    // Twice: guidance doubles the batch.
-    const uint64_t each = static_cast<uint64_t>(2 * tokens * widest) * bytes_of(model.dtype);
+    const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
+    const uint64_t each = static_cast<uint64_t>(branches * tokens * widest) * bytes_of(model.dtype);
     const auto fits = static_cast<int64_t>(device.limits.storage_buffer_range / each);
     return std::clamp<int64_t>(fits, 1, std::min<int64_t>(kMaxBatch, std::ssize(request.seeds)));
 }
@@ -83,8 +86,12 @@ std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
     for (size_t i = 0; i < batches; ++i) {
         Request part = request;
         const auto first = request.seeds.begin() + static_cast<std::ptrdiff_t>(i * batch);
-        part.seeds.assign(first,
-                          first + static_cast<std::ptrdiff_t>(std::min(batch, count - i * batch)));
+        const auto many = static_cast<std::ptrdiff_t>(std::min(batch, count - i * batch));
+        part.seeds.assign(first, first + many);
+        if (!request.each_prompt.empty()) {
+            const auto own = request.each_prompt.begin() + static_cast<std::ptrdiff_t>(i * batch);
+            part.each_prompt.assign(own, own + many);
+        }
         const int before = request.steps * static_cast<int>(i);
         if (request.on_step)
             part.on_step = [&](int done, int) { request.on_step(before + done, total); };
@@ -100,19 +107,25 @@ TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
     const auto batch = batch_size(stream.device().info(), model, request);
     Request part = request;
     part.seeds.resize(static_cast<size_t>(batch));
+    if (!part.each_prompt.empty()) part.each_prompt.resize(static_cast<size_t>(batch));
     const Denoiser run = denoiser(stream, model, part);
     const Tensor z = run.start();
     const auto count = static_cast<double>(request.seeds.size());
     Probe probe{};
     // Twice each: the first time compiles pipelines.
-    for (int i = 0; i < 2; ++i) {
-        stream.wait();
-        const auto begin = Clock::now();
-        run.velocity(z, {.step = 0, .steps = 1, .t = 0.5f});
-        stream.wait();
-        probe.step_seconds = seconds_since(begin) * evaluations(request.sampler) * count /
-                             static_cast<double>(batch);
+    for (const auto& kind : run.step_kinds()) {
+        double seconds = 0;
+        for (int i = 0; i < 2; ++i) {
+            stream.wait();
+            const auto begin = Clock::now();
+            run.velocity(z, {.step = kind.step, .steps = request.steps, .t = 0.5f});
+            stream.wait();
+            seconds = seconds_since(begin);
+        }
+        probe.step_seconds += seconds * kind.count / request.steps * evaluations(request.sampler) *
+                              count / static_cast<double>(batch);
     }
+    probe.passes = run.mean_passes();
     for (int i = 0; i < 2; ++i) {
         const auto begin = Clock::now();
         run.decode(z.slice(0, 1));

@@ -32,7 +32,8 @@ struct TextToImage {
     /// Times of one step and of decoding for all pictures of the request, from one batch's step and
     /// one picture's decoding.
     struct Probe {
-        double step_seconds, decode_seconds;
+        double step_seconds, decode_seconds;  ///< of a step in the mean, where guidance varies
+        double passes;        ///< of the whole model a step and picture, in the mean
         uint64_t peak_bytes;  ///< device memory, weights included
         double total(int steps) const { return step_seconds * steps + decode_seconds; }
     };

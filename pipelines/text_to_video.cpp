@@ -62,7 +62,9 @@ std::shared_ptr<ClipMethod> method_of(const Model& model, const Request& request
     const DitGrid grid = token_grid(model, request);
     MethodRequest method = request.method;
     if (method.pattern == "auto") method.pattern = auto_pattern(grid);
-    return std::make_shared<ClipMethod>(make_method(method, model.dit.config(), grid));
+    auto made = std::make_shared<ClipMethod>(make_method(method, model.dit.config(), grid));
+    validate_methods(request, made->attention->remembers(), made->cache != nullptr);
+    return made;
 }
 
 Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request,
@@ -148,7 +150,7 @@ TextToVideo::Memory TextToVideo::memory(vk::Stream& stream, const Model& model,
     const Shape latent = latent_shape(model, request);
     const auto element = static_cast<int64_t>(bytes_of(model.dtype));
     const int64_t values = latent[0] * latent[1] * latent[2] * latent[3];
-    const int64_t samples = request.cfg == 1 ? 1 : 2;
+    const int64_t samples = guidance_of(request).most_branches();
     const int64_t tokens = samples * values / (dit.latent_channels * dit.patch * dit.patch);
     // Of the width, in a block at once: its input and that of the first, normed, q, k, o, the
     // output; then qkv and the hidden layer.
@@ -231,14 +233,23 @@ TextToVideo::Probe TextToVideo::probe(vk::Stream& stream, const Model& model,
     const Tensor z = run.start();
     Probe probe{};
     // Twice: the first time compiles pipelines, and is a dense step of methods that begin with one.
+    const auto kinds = run.step_kinds();
     const int first = request.method.dense_steps;
-    for (int i = 0; i < 2; ++i) {
-        stream.wait();
-        const auto begin = Clock::now();
-        run.velocity(z, {.step = first + i, .steps = first + 9, .t = 0.5f});
-        stream.wait();
-        probe.step_seconds = seconds_since(begin) * evaluations(request.sampler);
+    for (const auto& kind : kinds) {
+        double seconds = 0;
+        for (int i = 0; i < 2; ++i) {
+            stream.wait();
+            const auto begin = Clock::now();
+            const bool one = kinds.size() == 1;
+            run.velocity(z, {.step = one ? first + i : kind.step,
+                             .steps = one ? first + 9 : request.steps,
+                             .t = 0.5f});
+            stream.wait();
+            seconds = seconds_since(begin);
+        }
+        probe.step_seconds += seconds * kind.count / request.steps * evaluations(request.sampler);
     }
+    probe.passes = run.mean_passes();
     const Tensor frame = z.reshape(latent_shape(model, request)).slice(0, 1);
     for (int i = 0; i < 2; ++i) {
         const auto begin = Clock::now();

@@ -51,7 +51,8 @@ struct TextToVideo {
 
     /// Times of a step and of decoding all frames, from one of each.
     struct Probe {
-        double step_seconds, decode_seconds;
+        double step_seconds, decode_seconds;  ///< of a step in the mean, where guidance varies
+        double passes;                        ///< of the whole model a step, in the mean
         double total(int steps) const { return step_seconds * steps + decode_seconds; }
     };
     static Probe probe(vk::Stream& stream, const Model& model, const Request& request);

@@ -57,6 +57,12 @@ struct ReduceParams {
     uint records;  // statistics
 };
 
+struct BlurParams {
+    uint count, n, inner;
+    uint heads, head_dim;
+    float falloff;  // 1 / (2 sigma²)
+};
+
 struct SoftmaxParams {
     uint rows, n;
 };

@@ -37,9 +37,11 @@ TEST_F(Cli, BadUsageIsCode2) {
 TEST_F(Cli, ErrorsAreOneLineAndLeaveNoFile) {
     for (const char* arguments :
          {"generate", "generate 'a cat' --size 100x100", "generate 'a cat' --size big",
-          "generate 'a cat' --sampler ddim", "generate 'a cat' --pattern spiral",
-          "generate 'a cat' --model /no/such/model", "generate 'a cat' -o picture.bmp",
-          "generate 'a cat' --device no-such-device", "score /no/such/file.png"}) {
+          "generate 'a cat' --guidance pagg:2", "generate 'a cat' --guidance pag:2@blocks=99",
+          "generate 'a cat' --guidance cfg:3 --cfg 4", "generate 'a cat' --sampler ddim",
+          "generate 'a cat' --pattern spiral", "generate 'a cat' --model /no/such/model",
+          "generate 'a cat' -o picture.bmp", "generate 'a cat' --device no-such-device",
+          "score /no/such/file.png"}) {
         const auto result = run(arguments);
         EXPECT_EQ(result.code, 1) << arguments;
         EXPECT_THAT(result.err, HasSubstr("fovea: error: [")) << arguments;
@@ -64,6 +66,21 @@ TEST_F(Cli, APictureIsMadeAgainFromItself) {
         EXPECT_THAT(chunks.at("fovea"), HasSubstr(std::string("\"") + key + "\""));
     ASSERT_EQ(run("generate --from " + path("a.png") + " -o " + path("b.png")).code, 0);
     EXPECT_EQ(text("a.png"), text("b.png"));  // same bits, same text
+}
+
+TEST_F(Cli, GuidanceTravelsInThePicture) {
+    ASSERT_EQ(run(small("a.png") + " --guidance cfg:3").code, 0);
+    ASSERT_EQ(run(small("b.png")).code, 0);
+    EXPECT_EQ(load_image(path("a.png")).rgb, load_image(path("b.png")).rgb);
+    const std::string several = " --cfg 3 --guidance pag:2@blocks=5-6,steps=0.0-0.5,seg:1";
+    ASSERT_EQ(run(small("c.png") + several).code, 0);
+    EXPECT_NE(load_image(path("c.png")).rgb, load_image(path("b.png")).rgb);
+    EXPECT_THAT(read_png_text(path("c.png")).at("fovea"),
+                HasSubstr("\"guidance\":\"cfg:3,pag:2@blocks=5-6,steps=0.0-0.5,seg:1\""));
+    ASSERT_EQ(run("generate --from " + path("c.png") + " -o " + path("d.png")).code, 0);
+    EXPECT_EQ(text("c.png"), text("d.png"));
+    EXPECT_THAT(run(small("e.png") + several + " --dry-run").out,
+                HasSubstr("2.81 passes of the model a step"));
 }
 
 TEST_F(Cli, SeveralPicturesGoIntoAFolder) {

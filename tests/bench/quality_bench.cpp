@@ -93,11 +93,7 @@ void run(const Options& options) {
         request.sampler = sampler_by_name(options.sampler);
         const auto images = TextToImage::run(stream, model, request);
         save_png(fs::path(options.folder) / fmt::format("{:03}.png", i), images[0]);
-        // As a picture file shows it: in steps of 1/255.
-        Image picture = images[0];
-        for (float& value : picture.rgb)
-            value = std::round(std::clamp(value, 0.0f, 1.0f) * 255) / 255;
-        const Seen seen = scorer.look(stream, {picture})[0];
+        const Seen seen = scorer.look(stream, {as_saved(images[0])})[0];
         const Wanted wanted = wanted_of(scorer.concepts(), entries[i]);
         const Verdict verdict = judge(wanted, seen);
 

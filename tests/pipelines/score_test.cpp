@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "backend/error.h"
 #include "tests/testing.h"
 
@@ -76,6 +78,30 @@ TEST(Score, ABlankColourIsSeenAsBackgroundOnly) {
     const auto seen = scorer.look(stream, {green});
     EXPECT_EQ(seen[0].color, "green");
     EXPECT_LT(seen[0].objects[0].mass, 16);  // of 256 tokens
+}
+
+TEST(Score, RatingIsTheMeanConfidenceInWhatIsAsked) {
+    const Seen seen{.objects = {{4, 9, 0.9f, 0, 0}, {7, 8, 0.5f, 0, 0}},
+                    .color = "blue",
+                    .style = "3d",
+                    .color_confidence = 0.8f,
+                    .style_confidence = 1};
+    EXPECT_NEAR(rating({.objects = {7}, .color = "blue"}, seen), (0.5 + 0.8) / 2, 1e-6);
+    EXPECT_NEAR(rating({.objects = {4, 7}, .color = "red"}, seen), (0.9 + 0.5) / 3, 1e-6);
+    EXPECT_NEAR(rating({}, seen), 0.9, 1e-6);
+}
+
+TEST(Score, PlainPromptsAreReadAsTheyAreMeant) {
+    const auto known = concepts();
+    const auto prompts = plain_prompts(known, 300);
+    std::set<size_t> objects;
+    for (const auto& prompt : prompts) {
+        const auto wanted = read_prompt(known, prompt);
+        ASSERT_EQ(wanted.objects.size(), 1u) << prompt;
+        EXPECT_NE(wanted.color, "") << prompt;
+        objects.insert(wanted.objects[0]);
+    }
+    EXPECT_EQ(objects.size(), 300u);
 }
 
 }  // namespace

@@ -79,6 +79,33 @@ TEST_F(TextToImageTest, ThePromptMatters) {
     EXPECT_LT(psnr(run()[0], apple[0]), 30);
 }
 
+TEST_F(TextToImageTest, EachPictureMayHaveItsPrompt) {
+    request_.guidance = parse_guidance("cfg:3,pag:1@blocks=6");
+    const auto apple = run();
+    request_.seeds = {3, 7};
+    request_.each_prompt = {"a green frog on a white background", request_.prompt};
+    const auto both = run();
+    EXPECT_EQ(both[1].rgb, apple[0].rgb);
+    EXPECT_LT(psnr(both[0], apple[0]), 30);
+    request_.seeds = {7};
+    EXPECT_NE(error().find("2 prompts found for 1 seeds"), std::string::npos) << error();
+}
+
+TEST_F(TextToImageTest, CfgZeroStandsStillAtFirst) {
+    request_.guidance = parse_guidance("cfgzero:1@zero=1");
+    const auto still = run();
+    request_.guidance = parse_guidance("cfg:1");
+    EXPECT_NE(run()[0].rgb, still[0].rgb);
+    request_.guidance = parse_guidance("cfgzero:1@zero=2");
+    EXPECT_NE(error().find("zero=2"), std::string::npos) << error();
+}
+
+TEST_F(TextToImageTest, EntropyScaleActsAwayFromTheTrainedSize) {
+    const auto plain = run();
+    request_.entropy_scale = true;
+    EXPECT_NE(run()[0].rgb, plain[0].rgb);
+}
+
 TEST_F(TextToImageTest, EverySamplerGivesAPicture) {
     for (const Sampler sampler : {Sampler::euler, Sampler::heun, Sampler::dpmpp2m}) {
         request_.sampler = sampler;

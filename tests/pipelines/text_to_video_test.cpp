@@ -89,6 +89,23 @@ TEST_F(TextToVideoTest, AMethodSavesWhatItSays) {
     EXPECT_STREQ(auto_pattern({16, 16, 16}), kAutoPattern);
 }
 
+TEST_F(TextToVideoTest, GuidanceGoesWithMethodsOrSaysWhyNot) {
+    request_.steps = 2;
+    request_.guidance = parse_guidance("pag:1@blocks=6-7");
+    request_.method = {.pattern = "neighborhood:1x0x0", .cache = "runs:every=2:first=0"};
+    EXPECT_EQ(TextToVideo::run(stream_, model_, request_).computed, 0.75);
+    const auto refusal = [&](const char* guidance, const MethodRequest& method) {
+        request_.guidance = parse_guidance(guidance);
+        request_.method = method;
+        return error();
+    };
+    EXPECT_THAT(refusal("skip:1", {.cache = "runs"}), HasSubstr("expected no skip"));
+    EXPECT_THAT(refusal("cfg:3@steps=0-0.5", {.cache = "runs"}), HasSubstr("at every step"));
+    EXPECT_THAT(refusal("cfg:3,pag:1", {.pattern = "rettention:of=neighborhood:1x0x0"}),
+                HasSubstr("cfg, apg or cfgzero alone"));
+    EXPECT_THAT(refusal("softpag:1", {.pattern = "rectified"}), HasSubstr("strengths of single"));
+}
+
 TEST_F(TextToVideoTest, BadRequestsSayWhatIsExpected) {
     request_.frames = 7;
     EXPECT_THAT(error(), HasSubstr("8 to 24"));

@@ -12,6 +12,7 @@
 #include "tests/testing.h"
 #include "tests/vision/temporary_folder.h"
 #include "vision/methods/calibration.h"
+#include "vision/methods/entropy.h"
 #include "vision/methods/method.h"
 #include "vision/methods/parse.h"
 #include "vision/weights.h"
@@ -284,6 +285,33 @@ TEST(FeatureCaches, AThresholdDecidesWhenAllIsComputed) {
     model.forward(5, 6, 1.331f, 2);  // the last step
     EXPECT_EQ(model.parts, 27);
     EXPECT_DOUBLE_EQ(cache->computed(), 0.5);
+}
+
+// The tiny model: trained on pictures of 6x6 and clips of 3x2x2 tokens, windows of 3x3 in layer 0,
+// everything in layer 1.
+TEST(Entropy, LogitsAreScaledByTheirKeys) {
+    vk::Stream stream(device());
+    const Dit dit(stream, Weights::open(FOVEA_SOURCE_DIR "/tests/golden/models/dit.safetensors"),
+                  DType::f32);
+    const auto trained = entropy_factors(dit, {1, 6, 6}),
+               larger = entropy_factors(dit, {1, 12, 12}), clip = entropy_factors(dit, {4, 2, 2});
+    EXPECT_THAT(trained, ::testing::ElementsAre(1, 1));
+    EXPECT_EQ(larger[0], 1);  // nine keys, as before
+    EXPECT_FLOAT_EQ(larger[1], static_cast<float>(std::sqrt(std::log(144.0) / std::log(36.0))));
+    EXPECT_FLOAT_EQ(clip[0], static_cast<float>(std::sqrt(std::log(16.0) / std::log(12.0))));
+
+    const DitHooks base = hooks_by({dense(), dense()});
+    const auto random = [&](uint32_t seed) {
+        return upload(stream, testing::random_values(9 * 2 * 8, seed), {1, 9, 2, 8}, DType::f32);
+    };
+    const Tensor q = random(1), k = random(2), v = random(3);
+    const auto own = with_entropy_scale(base, {1, 1.5f});
+    EXPECT_EQ(to_host(stream, own.attention(stream, 0, q, k, v)),
+              to_host(stream, base.attention(stream, 0, q, k, v)));
+    EXPECT_TRUE(
+        close(to_host(stream, own.attention(stream, 1, q, k, v)),
+              to_host(stream, attend(stream, q, k, v, dense(), {.scale = 1.5f / std::sqrt(8.0f)})),
+              {2e-5f, 2e-5f}));
 }
 
 }  // namespace

@@ -37,6 +37,12 @@ class ShareOf {
     std::map<std::string, double> shares_;
 };
 
+void refuse_perturbed(const SelfAttention& x, const char* method) {
+    require(!x.perturb,
+            "[method] {} found beside guidance by strengths of single heads, expected a pattern",
+            method);
+}
+
 class ByPattern final : public AttentionMethod {
   public:
     explicit ByPattern(PatternSchedule schedule) : schedule_(std::move(schedule)) {}
@@ -48,7 +54,7 @@ class ByPattern final : public AttentionMethod {
     Tensor attention(vk::Stream& stream, const SelfAttention& x) override {
         const Pattern pattern = schedule_(x.layer, step_, steps_);
         shares_.add(share_of_(pattern, x));
-        return attend(stream, x.q, x.k, x.v, pattern);
+        return attend(stream, x.q, x.k, x.v, pattern, {.perturb = x.perturb});
     }
     double density(vk::Stream&) override { return shares_.mean(); }
 
@@ -65,6 +71,7 @@ class Rectifying final : public AttentionMethod {
 
     void begin_step(int, int) override {}
     Tensor attention(vk::Stream& stream, const SelfAttention& x) override {
+        refuse_perturbed(x, "rectified");
         Tensor kept;
         RectifiedOptions options = options_;
         options.kept = &kept;
@@ -105,6 +112,7 @@ class Reusing final : public AttentionMethod {
         steps_ = steps;
     }
     Tensor attention(vk::Stream& stream, const SelfAttention& x) override {
+        refuse_perturbed(x, "rettention");
         const Pattern pattern = schedule_(x.layer, step_, steps_);
         const double share = share_of_(pattern, x);
         const AttentionOptions layout{.layout = HeadLayout::tokens_first};
@@ -129,6 +137,7 @@ class Reusing final : public AttentionMethod {
         return all;
     }
     double density(vk::Stream&) override { return shares_.mean(); }
+    bool remembers() const override { return true; }
 
   private:
     struct State {
@@ -163,8 +172,9 @@ class WithDense final : public AttentionMethod {
             return method_->attention(stream, x);
         }
         ++dense_;
-        return attend(stream, x.q, x.k, x.v, dense());
+        return attend(stream, x.q, x.k, x.v, dense(), {.perturb = x.perturb});
     }
+    bool remembers() const override { return method_->remembers(); }
     double density(vk::Stream& stream) override {
         const double all = dense_ + sparse_;
         return all == 0 ? 0 : (dense_ + sparse_ * method_->density(stream)) / all;

@@ -19,6 +19,7 @@ namespace fovea {
 struct SelfAttention {
     int64_t layer;
     Tensor q, k, v;
+    Tensor perturb;  ///< as AttentionOptions::perturb; methods that know none throw Error
 };
 
 class AttentionMethod {
@@ -30,6 +31,9 @@ class AttentionMethod {
     /// Share of all (query, key) pairs that was computed so far, dense layers and steps included.
     /// May wait.
     virtual double density(vk::Stream& stream) = 0;
+    /// Whether a step uses what an earlier one left for each sample: then samples must be the same
+    /// ones at every step.
+    virtual bool remembers() const { return false; }
 };
 
 /// Step and layer of a pattern.

@@ -159,6 +159,10 @@ DitHooks ClipMethod::hooks(int step, int steps) {
                                  const Tensor& k, const Tensor& v) {
             return attention->attention(stream, {layer, q, k, v});
         };
+        hooks.perturbed = [this](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                 const Tensor& k, const Tensor& v, const Tensor& strengths) {
+            return attention->attention(stream, {layer, q, k, v, strengths});
+        };
     }
     if (cache) {
         cache->begin_step(step, steps);

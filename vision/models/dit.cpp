@@ -38,6 +38,32 @@ DitConfig parse(const nlohmann::json& json) {
             .clip_shift = json.value("clip_shift", 1.0f)};
 }
 
+// Rows [first, first + count) of x once more, behind the others.
+Tensor with_copies(vk::Stream& stream, const Tensor& x, int64_t first, int64_t count) {
+    Shape shape = x.shape();
+    shape[0] += count;
+    const Tensor y = empty(stream.device(), shape, x.dtype());
+    stream.copy(read(x), write(y.slice(0, x.dim(0))));
+    stream.copy(read(x.slice(first, count)), write(y.slice(x.dim(0), count)));
+    return y;
+}
+
+void validate(const std::vector<DitBranch>& branches, int64_t batch, int64_t texts,
+              int64_t layers) {
+    int64_t rows = batch, layer = 0;
+    for (const DitBranch& branch : branches) {
+        require(branch.layer >= layer && branch.layer < layers && branch.first >= 0 &&
+                    branch.count > 0 && branch.first + branch.count <= batch,
+                "[dit] branches of some of {} samples, of {} layers ascending, expected, found "
+                "rows {} to {} from layer {}",
+                batch, layers, branch.first, branch.first + branch.count, branch.layer);
+        layer = branch.layer;
+        rows += branch.count;
+    }
+    require(rows == texts, "[dit] {} latents, {} with branches, but text for {}", batch, rows,
+            texts);
+}
+
 }  // namespace
 
 Dit::Dit(vk::Stream& stream, const Weights& weights, DType dtype)
@@ -85,13 +111,23 @@ Dit::Context Dit::context(vk::Stream& stream, const Tensor& text) const {
     return context;
 }
 
-DitHooks::Attention attention_by(std::vector<Pattern> patterns) {
-    return [patterns = std::move(patterns)](vk::Stream& stream, int64_t layer, const Tensor& q,
-                                            const Tensor& k, const Tensor& v) {
+DitHooks hooks_by(std::vector<Pattern> patterns) {
+    const auto attention = [patterns = std::move(patterns)](
+                               vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k,
+                               const Tensor& v, const Tensor& strengths) {
         require(layer < std::ssize(patterns), "[dit] {} patterns, but layer {} runs",
                 patterns.size(), layer);
-        return attend(stream, q, k, v, patterns[static_cast<size_t>(layer)]);
+        return attend(stream, q, k, v, patterns[static_cast<size_t>(layer)],
+                      {.perturb = strengths});
     };
+    return {.attention = [attention](
+                             vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k,
+                             const Tensor& v) { return attention(stream, layer, q, k, v, {}); },
+            .perturbed = attention};
+}
+
+DitHooks::Attention attention_by(std::vector<Pattern> patterns) {
+    return hooks_by(std::move(patterns)).attention;
 }
 
 std::vector<Pattern> Dit::patterns(const DitGrid& grid) const {
@@ -126,14 +162,16 @@ Tensor Dit::time_embedding(vk::Stream& stream, float t) const {
     return linear(stream, linear(stream, e, time1_, Activation::silu), time2_);
 }
 
-Tensor Dit::modulation(vk::Stream& stream, const Pass& pass, int64_t layer) const {
-    return broadcast_add(stream, blocks_[static_cast<size_t>(layer)].table, pass.modulation);
+Tensor Dit::modulation(vk::Stream& stream, const Pass& pass, int64_t layer, int64_t rows) const {
+    return broadcast_add(stream, blocks_[static_cast<size_t>(layer)].table,
+                         pass.modulation.slice(0, rows));
 }
 
 Tensor Dit::block(vk::Stream& stream, const Pass& pass, int64_t layer, const Tensor& x) const {
     const auto index = static_cast<size_t>(layer);
     const Block& b = blocks_[index];
-    const Tensor m = modulation(stream, pass, layer);
+    const int64_t rows = x.dim(0);
+    const Tensor m = modulation(stream, pass, layer, rows);
     // x plus what `add` makes of x normed.
     const auto part = [&](DitPart::Kind kind, const Tensor& from, const auto& norm,
                           const auto& add) {
@@ -162,8 +200,8 @@ Tensor Dit::block(vk::Stream& stream, const Pass& pass, int64_t layer, const Ten
     const auto cross = [&](const Tensor& h, const Tensor& from) {
         const Tensor q = rms_norm(stream, heads_of(linear(stream, h, b.cross_q), config_.heads),
                                   {.weight = b.cross_q_norm});
-        const Tensor o =
-            attend(stream, q, pass.context.keys[index], pass.context.values[index], dense());
+        const Tensor o = attend(stream, q, pass.context.keys[index].slice(0, rows),
+                                pass.context.values[index].slice(0, rows), dense());
         return linear_residual(stream, merge_heads(o), b.cross_out, from);
     };
     const auto mlp = [&](const Tensor& h, const Tensor& from) {
@@ -183,6 +221,33 @@ Tensor Dit::block(vk::Stream& stream, const Pass& pass, int64_t layer, const Ten
     return part(DitPart::Kind::mlp, y, modulated(y, 3), mlp);
 }
 
+Tensor Dit::layer(vk::Stream& stream, const Pass& pass, int64_t layer, const Tensor& x) const {
+    struct Rows {
+        int64_t begin, count;
+    };
+    std::vector<Rows> skipping;
+    int64_t begin = x.dim(0);
+    for (const DitBranch& branch : pass.hooks.branches)
+        if (branch.layer <= layer) begin -= branch.count;
+    int64_t run = begin;  // end of the last that runs
+    for (const DitBranch& branch : pass.hooks.branches) {
+        if (branch.layer > layer) break;
+        const auto& skipped = branch.skipped;
+        if (std::find(skipped.begin(), skipped.end(), layer) == skipped.end())
+            run = begin + branch.count;
+        else
+            skipping.push_back({begin, branch.count});
+        begin += branch.count;
+    }
+    if (skipping.empty()) return block(stream, pass, layer, x);
+    const Tensor some = block(stream, pass, layer, x.slice(0, run));
+    const Tensor y = empty(stream.device(), x.shape(), x.dtype());
+    stream.copy(read(some), write(y.slice(0, run)));
+    for (const Rows& r : skipping)
+        stream.copy(read(x.slice(r.begin, r.count)), write(y.slice(r.begin, r.count)));
+    return y;
+}
+
 DitGrid Dit::grid(const Shape& z) const {
     const size_t rank = z.size();
     require((rank == 4 || rank == 5) && z[rank - 1] == config_.latent_channels &&
@@ -197,31 +262,40 @@ Tensor Dit::forward(vk::Stream& stream, const Tensor& z, float t, const Context&
                     const DitHooks& hooks) const {
     const DitGrid grid = this->grid(z.shape());
     const int64_t batch = z.dim(0), width = config_.width, patch = config_.patch;
-    require(batch == context.pooled.dim(0), "[dit] {} latents, but text for {}", batch,
-            context.pooled.dim(0));
+    const int64_t rows_of_all = context.pooled.dim(0);
+    validate(hooks.branches, batch, rows_of_all, config_.layers);
 
     const Tensor c = add(stream, context.pooled, time_embedding(stream, t).reshape({width}));
     const Tensor m = linear(stream, c, modulation_, Activation::none, Activation::silu);
     Pass pass{.context = context,
               .grid = grid,
               .hooks = hooks,
-              .modulation = m.reshape({batch, 6, width})};
+              .modulation = m.reshape({rows_of_all, 6, width})};
     if (!hooks.attention) pass.hooks.attention = attention_by(patterns(grid));
 
     // Patches lie within a frame, and frames follow one another: to them a clip is a larger batch.
     const int64_t rows = grid[1] * patch, columns = grid[2] * patch;
     const Tensor frames = z.reshape({batch * grid[0], rows, columns, config_.latent_channels});
     const Tensor patches = patchify(stream, frames, static_cast<int>(patch));
-    const Tensor x = linear(
-        stream, patches.reshape({batch, grid[0] * grid[1] * grid[2], patches.dim(2)}), patch_);
+    Tensor x = linear(stream, patches.reshape({batch, grid[0] * grid[1] * grid[2], patches.dim(2)}),
+                      patch_);
 
+    // Those that leave at once are there before any hook is asked.
+    auto branch = hooks.branches.begin();
+    const auto leave = [&](const Tensor& from, int64_t layer) {
+        Tensor all = from;
+        for (; branch != hooks.branches.end() && branch->layer == layer; ++branch)
+            all = with_copies(stream, all, branch->first, branch->count);
+        return all;
+    };
+    x = leave(x, 0);
     const auto blocks = [&] {
         Tensor y = x;
-        for (int64_t layer = 0; layer < config_.layers; ++layer) y = block(stream, pass, layer, y);
+        for (int64_t i = 0; i < config_.layers; ++i) y = layer(stream, pass, i, leave(y, i));
         return y;
     };
     const auto modulated = [&] {
-        const Tensor first = modulation(stream, pass, 0);
+        const Tensor first = modulation(stream, pass, 0, x.dim(0));
         return layer_norm(stream, x, {.shift = first.index(0), .scale = first.index(1)});
     };
     Tensor y = hooks.part ? hooks.part(stream, {.kind = DitPart::Kind::blocks,
@@ -232,8 +306,11 @@ Tensor Dit::forward(vk::Stream& stream, const Tensor& z, float t, const Context&
                           : blocks();
     const Tensor last = broadcast_add(stream, final_table_, c);
     y = layer_norm(stream, y, {.shift = last.index(0), .scale = last.index(1)});
-    y = linear(stream, y, final_).reshape(patches.shape());
-    return unpatchify(stream, y, rows, columns, static_cast<int>(patch)).reshape(z.shape());
+    y = linear(stream, y, final_);
+    Shape velocity = z.shape();
+    velocity[0] = y.dim(0);
+    y = y.reshape({y.dim(0) * grid[0], patches.dim(1), patches.dim(2)});
+    return unpatchify(stream, y, rows, columns, static_cast<int>(patch)).reshape(velocity);
 }
 
 }  // namespace fovea

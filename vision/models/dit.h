@@ -49,7 +49,8 @@ class Dit {
     std::vector<Pattern> patterns(const DitGrid& grid) const;
 
     /// Latents of pictures (batch, height, width, channels) or of clips (batch, frames, height,
-    /// width, channels) at time t in [0, 1] (1 = noise) → velocity, same shape.
+    /// width, channels) at time t in [0, 1] (1 = noise) → velocity, same shape; with branches more
+    /// samples, DitHooks::branches.
     Tensor forward(vk::Stream& stream, const Tensor& z, float t, const Context& context,
                    const DitHooks& hooks = {}) const;
     DitGrid grid(const Shape& z) const;  ///< of such latents
@@ -72,9 +73,12 @@ class Dit {
         DitHooks hooks;     ///< attention set
         Tensor modulation;  ///< (batch, 6, width), each layer adds its table
     };
-    /// (6, batch, width): shift, scale, gate of attention, then of the MLP
-    Tensor modulation(vk::Stream& stream, const Pass& pass, int64_t layer) const;
+    /// (6, rows, width) of the first rows: shift, scale, gate of attention, then of the MLP
+    Tensor modulation(vk::Stream& stream, const Pass& pass, int64_t layer, int64_t rows) const;
+    /// x: the first rows of the batch
     Tensor block(vk::Stream& stream, const Pass& pass, int64_t layer, const Tensor& x) const;
+    /// block() of the rows that do not skip the layer.
+    Tensor layer(vk::Stream& stream, const Pass& pass, int64_t layer, const Tensor& x) const;
 
     DitConfig config_;
     DType dtype_;
