@@ -188,6 +188,8 @@ void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
         .add_option("--prompts", o.prompts,
                     "Of guidance: a file with a prompt a line (default: objects of the model)")
         ->check(CLI::ExistingFile);
+    command.add_flag("--entropy-scale", o.entropy_scale,
+                     "Of guidance: as fovea generate's, in all rows");
     command
         .add_option("--guidance", o.guidances,
                     "Of guidance: a row, as fovea generate takes it; may be given again and again "

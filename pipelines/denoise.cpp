@@ -219,6 +219,7 @@ Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_pr
                         flow_times(steps, clip ? model_.dit.config().clip_shift : 1));
     Tensor z = start();
     const int zero = guidance_.zero_steps();
+    combination_ = Combination(guidance_);  // without the memory of another run
     for (int i = 0; i < steps; ++i) {
         check_cancel();
         // A velocity of 0 leaves z where it is, without the model.

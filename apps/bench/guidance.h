@@ -14,6 +14,7 @@ struct GuidanceOptions {
     std::vector<std::string> guidances;  ///< rows; empty: the usual ones
     int count = 300, size = 256, steps = 24;
     uint64_t seed = 0;
+    bool entropy_scale = false;  ///< of all rows
 };
 
 /// What guidance does to the model's pictures: every row draws the same prompts from the same noise

@@ -43,13 +43,15 @@ TEST_F(VideoCli, ErrorsAreOneLineAndLeaveNoFile) {
 }
 
 TEST_F(VideoCli, AClipIsMadeAgainFromItself) {
-    const auto result = run(small("a.webp") + " --seed 5 --fps 12 --preview 1 --json");
+    const auto result =
+        run(small("a.webp") + " --guidance pag:1@blocks=7 --seed 5 --fps 12 --preview 1 --json");
     ASSERT_EQ(result.code, 0) << result.err;
     EXPECT_THAT(result.out, HasSubstr("\"encoded\": \"animated WebP\""));
     const Clip clip = load_video(path("a.webp"));
     EXPECT_EQ(clip.frames.size(), 8u);
     EXPECT_NEAR(clip.fps, 12, 0.1);
-    for (const char* key : {"prompt", "seed", "frames", "fps", "pattern", "dense_steps", "model"})
+    for (const char* key :
+         {"prompt", "seed", "frames", "fps", "pattern", "guidance", "dense_steps", "model"})
         EXPECT_THAT(clip.text, HasSubstr(std::string("\"") + key + "\""));
     ASSERT_EQ(run("video --from " + path("a.webp") + " -o " + path("b.webp")).code, 0);
     EXPECT_EQ(text("a.webp"), text("b.webp"));  // same bits, same text
