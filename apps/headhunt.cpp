@@ -212,8 +212,8 @@ void run(const Options& o) {
                    result.chosen[i].score);
     if (!o.picture.empty())
         fmt::print("{}: rows without, by each of these heads alone, by all\n", o.picture);
-    fmt::print("{}\ntry: fovea generate \"a castle\" --guidance cfg:3,softpag:{}@heads={}\n",
-               o.output, o.scale, o.output);
+    fmt::print("{}\ntry: fovea generate \"a castle\" --guidance cfg:3,softpag:heads={}\n", o.output,
+               o.output);
 }
 
 }  // namespace
@@ -271,7 +271,7 @@ void add_headhunt(CLI::App& app) {
         "keeps the best. A trial is drawn for every prompt and seed.\n\n"
         "Examples:\n"
         "  fovea headhunt -o heads.json --draw heads.png\n"
-        "  fovea generate \"a castle\" --guidance cfg:3,softpag:3@heads=heads.json\n"
+        "  fovea generate \"a castle\" --guidance cfg:3,softpag:heads=heads.json\n"
         "  fovea headhunt -o sharp.json --prompts list.txt --command ./sharpness.py --rounds 3");
     command->callback([o] { run(*o); });
 }

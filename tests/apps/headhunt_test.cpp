@@ -48,7 +48,7 @@ TEST_F(HeadHuntCli, ChoosesGoesOnAndIsUsed) {
     EXPECT_EQ(other.code, 1);
     EXPECT_THAT(other.err, HasSubstr("other scale"));
 
-    EXPECT_EQ(run("generate 'a cat' --size 128x128 --steps 1 --guidance softpag:2@heads=" +
+    EXPECT_EQ(run("generate 'a cat' --size 128x128 --steps 1 --guidance softpag:heads=" +
                   path("heads.json") + " -o " + path("a.png"))
                   .code,
               0);

@@ -86,6 +86,15 @@ TEST(GuidanceParser, HeadsOfAFile) {
     EXPECT_EQ(term.strengths[0].u, 0.5f);
     EXPECT_EQ(term.strengths[1].u, 1);
     EXPECT_EQ(term.to, 0.5f);
+    EXPECT_EQ(term.scale, 2);
+    EXPECT_EQ(parse_guidance("cfg:2,softpag:heads=" + path).terms[1].scale, 3);
+    EXPECT_EQ(parse_guidance("softpag:heads=" +
+                             write(R"({"scale": 4.5, "heads": [{"layer": 1, "head": 0}]})"))
+                  .terms[0]
+                  .scale,
+              4.5f);
+    EXPECT_THAT(error_of("softpag:heads=0+2"), HasSubstr("a scale is expected"));
+    EXPECT_THAT(error_of("pag:heads=0+2"), HasSubstr("a scale is expected"));
     EXPECT_THAT(error_of("softpag:2@blocks=1,heads=" + path), HasSubstr("the file alone"));
     for (const char* bad : {"", "[]", "{\"heads\": []}", "{\"heads\": [{\"layer\": 1}]}",
                             "{\"heads\": [{\"layer\": 1, \"head\": 0, \"u\": 3}]}"})

@@ -79,7 +79,11 @@ std::vector<int64_t> default_blocks(int64_t layers);
 /// A line each.
 std::vector<std::string> guidance_help();
 
-/// {"heads": [{"layer": 3, "head": 1, "u": 1}, …]}, as fovea headhunt writes it.
-std::vector<HeadStrength> read_heads(const std::string& path);
+struct HeadList {
+    float scale = 3;  ///< that they were chosen at: of a term that names none
+    std::vector<HeadStrength> heads;
+};
+/// {"scale": 3, "heads": [{"layer": 3, "head": 1, "u": 1}, …]}, as fovea headhunt writes it.
+HeadList read_heads(const std::string& path);
 
 }  // namespace fovea

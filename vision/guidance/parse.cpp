@@ -53,8 +53,19 @@ class TermParser {
         term_.kind = *kind;
         require(colon != std::string_view::npos,
                 "[guidance] \"{0}\" has no scale, expected one, as in {0}:3", text);
-        term_.scale = number<float>(text.substr(colon + 1), "a scale");
         if (*kind == GuidanceKind::softpag) term_.u = 0.5f;
+        const std::string_view rest = text.substr(colon + 1);
+        constexpr std::string_view kHeads = "heads=";
+        if (*kind == GuidanceKind::softpag && rest.starts_with(kHeads)) {
+            heads(rest.substr(kHeads.size()));
+            require(!term_.strengths.empty(),
+                    "[guidance] \"{}\": heads found where a scale is expected, as in "
+                    "softpag:3@heads=0+2; a file of heads may do without",
+                    text);
+        } else {
+            term_.scale = number<float>(rest, "a scale");
+            scale_given_ = true;
+        }
     }
 
     void option(std::string_view name, std::string_view value) {
@@ -147,11 +158,14 @@ class TermParser {
                 "[guidance] \"{}\": heads={} found, expected numbers as in 0+2; files of heads "
                 "are for softpag",
                 text_, value);
-        term_.strengths = read_heads(std::string(value));
+        const HeadList list = read_heads(std::string(value));
+        term_.strengths = list.heads;
+        if (!scale_given_) term_.scale = list.scale;
     }
 
     std::string_view text_;
     GuidanceTerm term_;
+    bool scale_given_ = false;
 };
 
 bool is_option(std::string_view item) {
@@ -197,7 +211,7 @@ Guidance parse_guidance(const std::string& text) {
     return guidance;
 }
 
-std::vector<HeadStrength> read_heads(const std::string& path) {
+HeadList read_heads(const std::string& path) {
     std::ifstream file(path);
     require(file.good(), "[guidance] heads={} cannot be read; fovea headhunt writes such files",
             path);
@@ -212,15 +226,17 @@ std::vector<HeadStrength> read_heads(const std::string& path) {
             "[guidance] {} is no list of heads, expected JSON as {{\"heads\": [{{\"layer\": 3, "
             "\"head\": 1, \"u\": 1}}]}}",
             path);
-    std::vector<HeadStrength> heads;
+    HeadList list;
+    if (json.contains("scale") && json.at("scale").is_number()) json.at("scale").get_to(list.scale);
     for (const auto& one : json.at("heads")) {
-        heads.push_back(
+        list.heads.push_back(
             {.layer = one.at("layer"), .head = one.at("head"), .u = one.value("u", 1.0f)});
-        require(heads.back().u > 0 && heads.back().u <= 1,
-                "[guidance] {}: u {} found, expected above 0 and at most 1", path, heads.back().u);
+        require(list.heads.back().u > 0 && list.heads.back().u <= 1,
+                "[guidance] {}: u {} found, expected above 0 and at most 1", path,
+                list.heads.back().u);
     }
-    require(!heads.empty(), "[guidance] {} lists no heads, expected one at least", path);
-    return heads;
+    require(!list.heads.empty(), "[guidance] {} lists no heads, expected one at least", path);
+    return list;
 }
 
 std::vector<std::string> guidance_help() {
@@ -229,7 +245,8 @@ std::vector<std::string> guidance_help() {
         "apg:S             the same, projected: eta=0, momentum beta=-0.5, norm=LENGTH at most",
         "cfgzero:S         CFG-Zero*: no prompt scaled to fit; the first zero=1 steps stand still",
         "pag:S             away from self-attention that sees only itself",
-        "softpag:S         the same in part: u=0.5, or heads=FILE of fovea headhunt",
+        "softpag:S         the same in part: u=0.5; softpag:heads=FILE takes what fovea headhunt "
+        "found",
         "seg:S             away from blurred queries: sigma=TOKENS (default: inf, their mean)",
         "skip:S            away from a model without these blocks",
         "All: steps=0.0-0.7, shares of the steps. pag to skip: blocks=3-5 or 2+5 (default: the",
