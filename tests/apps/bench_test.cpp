@@ -224,23 +224,22 @@ TEST_F(BenchCli, CalibrationAndMethodsOnShortClips) {
 }
 
 TEST_F(BenchCli, GuidanceIsMeasuredWithAndWithoutPrompts) {
-    const auto measured = run(
-        fmt::format("bench guidance --count 2 --size 128 --steps 2 --guidance cfg:1 --guidance "
-                    "cfg:3,pag:1@blocks=4 --precision fp32 --json {} --markdown {} --picture {}",
-                    path("g.json"), path("g.md"), path("g.png")));
+    const auto measured =
+        run(fmt::format("bench guidance --count 2 --size 128 --steps 2 --guidance pag:1@blocks=4 "
+                        "--precision fp32 --json {} --markdown {} --picture {}",
+                        path("g.json"), path("g.md"), path("g.png")));
     ASSERT_EQ(measured.code, 0) << measured.err;
     const json document = json::parse(text("g.json"));
     const json& rows = document.at("rows");
-    ASSERT_EQ(rows.size(), 3u);  // cfg:1 once more without prompts
-    EXPECT_EQ(rows[0].at("passes"), 1);
-    EXPECT_EQ(rows[1].at("passes"), 2.5);
-    EXPECT_EQ(rows[2].at("prompted"), false);
+    ASSERT_EQ(rows.size(), 2u);
+    EXPECT_EQ(rows[0].at("passes"), 1.5);
+    EXPECT_EQ(rows[1].at("prompted"), false);
     for (const auto& row : rows) {
         EXPECT_GT(row.at("confidence"), 0);
         EXPECT_GT(row.at("step_ms"), 0);
         EXPECT_LE(row.at("recognised"), 2);
     }
-    EXPECT_THAT(text("g.md"), HasSubstr("| with | cfg:3,pag:1@blocks=4 | 2 |"));
+    EXPECT_THAT(text("g.md"), HasSubstr("| with | pag:1@blocks=4 | 2 |"));
     EXPECT_EQ(files(), 3u);
 }
 
