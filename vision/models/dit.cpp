@@ -200,8 +200,10 @@ Tensor Dit::block(vk::Stream& stream, const Pass& pass, int64_t layer, const Ten
     const auto cross = [&](const Tensor& h, const Tensor& from) {
         const Tensor q = rms_norm(stream, heads_of(linear(stream, h, b.cross_q), config_.heads),
                                   {.weight = b.cross_q_norm});
-        const Tensor o = attend(stream, q, pass.context.keys[index].slice(0, rows),
-                                pass.context.values[index].slice(0, rows), dense());
+        const Tensor k = pass.context.keys[index].slice(0, rows),
+                     v = pass.context.values[index].slice(0, rows);
+        const Tensor o = pass.hooks.cross ? pass.hooks.cross(stream, layer, q, k, v)
+                                          : attend(stream, q, k, v, dense());
         return linear_residual(stream, merge_heads(o), b.cross_out, from);
     };
     const auto mlp = [&](const Tensor& h, const Tensor& from) {

@@ -46,6 +46,10 @@ struct DitHooks {
                          const Tensor& v, const Tensor& strengths)>
         perturbed;
 
+    /// Cross-attention of a layer, likewise: q is of the picture's tokens, k (normed) and v are of
+    /// the text's, (batch, length, heads, head_dim). Empty: every word.
+    Attention cross;
+
     /// y of a part: part.compute(), or something cheaper, such as x plus the residual of an earlier
     /// step. Asked first for `blocks`, whose compute() asks for the parts of each layer. Empty:
     /// compute().
