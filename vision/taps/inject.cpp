@@ -1,0 +1,88 @@
+#include "vision/taps/inject.h"
+
+#include "backend/error.h"
+#include "backend/ops/elementwise.h"
+#include "backend/ops/gemm.h"
+#include "backend/ops/permute.h"
+#include "backend/ops/probabilities.h"
+#include "vision/layers.h"
+
+namespace fovea {
+namespace {
+
+using Rows = std::vector<std::pair<int64_t, Tensor>>;  // sample of the batch, what it becomes
+
+Tensor with_rows(vk::Stream& stream, const Tensor& x, const Rows& rows) {
+    const Tensor y = empty(stream.device(), x.shape(), x.dtype());
+    for (int64_t i = 0; i < x.dim(0); ++i) {
+        Tensor row = x.slice(i, 1);
+        for (const auto& [sample, value] : rows)
+            if (sample == i) row = value;
+        stream.copy(read(row), write(y.slice(i, 1)));
+    }
+    return y;
+}
+
+void require_samples(int64_t source, int64_t target, const Tensor& q) {
+    const int64_t batch = q.dim(0);
+    require(source >= 0 && target >= 0 && source < batch && target < batch && source != target,
+            "[inject] samples {} and {} found, expected two of a batch of {}", source, target,
+            batch);
+}
+
+}  // namespace
+
+DitHooks::Attention inject_cross(CrossInjection injection) {
+    return [in = std::move(injection)](vk::Stream& stream, int64_t, const Tensor& q,
+                                       const Tensor& k, const Tensor& v) {
+        require_samples(in.source, in.target, q);
+        const int64_t length = k.dim(1);
+        require(in.mapping.shape() == Shape{length, length} && in.own.shape() == Shape{length},
+                "[inject] a mapping {0} × {0} and {0} weights expected, found {1} and {2}", length,
+                to_string(in.mapping.shape()), to_string(in.own.shape()));
+        const auto map = [&](int64_t i) {
+            return probabilities(stream, q.slice(i, 1), k.slice(i, 1));
+        };
+        const Tensor source = map(in.source), target = map(in.target);
+        const Tensor mixed =
+            gemm(stream, source, in.mapping, {.residual = multiply(stream, target, in.own)});
+        return with_rows(stream, attend(stream, q, k, v, dense()),
+                         {{in.source, weighted_values(stream, source, v.slice(in.source, 1))},
+                          {in.target, weighted_values(stream, mixed, v.slice(in.target, 1))}});
+    };
+}
+
+DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention attention) {
+    return [in = std::move(injection), attention = std::move(attention)](
+               vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k,
+               const Tensor& v) {
+        const int64_t tokens = q.dim(1), width = v.dim(2) * v.dim(3);
+        const Tensor own = attention(stream, layer, q, k, v);
+        Tensor mask;
+        if (in.mask) {
+            require(in.mask.shape() == Shape{tokens} && in.mask.dtype() == DType::f32,
+                    "[inject] an f32 mask of {} tokens expected, found {}", tokens,
+                    to_string(in.mask.shape()));
+            mask = convert(stream, strided_copy(stream, in.mask, {tokens, width}, {1, 0}),
+                           own.dtype());
+        }
+        Rows rows;
+        for (const auto& [source, target] : in.pairs) {
+            require_samples(source, target, q);
+            Tensor o = attention(stream, layer, q.slice(source, 1), k.slice(source, 1),
+                                 v.slice(target, 1));
+            if (mask) {
+                // source + m · (own − source): where both are the same, so is the result.
+                const Tensor more =
+                    linear_combination(stream, {{1, own.slice(target, 1)}, {-1, o}});
+                o = add(
+                    stream, o,
+                    multiply(stream, more.reshape({1, tokens, width}), mask).reshape(o.shape()));
+            }
+            rows.emplace_back(target, o);
+        }
+        return with_rows(stream, own, rows);
+    };
+}
+
+}  // namespace fovea
