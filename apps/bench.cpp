@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "apps/app.h"
+#include "apps/bench/edit.h"
 #include "apps/bench/guidance.h"
 #include "apps/bench/merge.h"
 #include "apps/bench/methods.h"
@@ -24,6 +25,7 @@ struct Options {
     double seconds = 0.5;
     bench::VideoOptions video;
     bench::GuidanceOptions guidance;
+    bench::EditOptions edit;
     int size = 0;  ///< of video and guidance; 0: as the model was trained
     bool profile = false;
 };
@@ -63,10 +65,23 @@ void require_fit(const std::string& spec, const std::vector<bench::AttentionShap
 void measure(const Options& o) {
     require(!o.what.empty(),
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
-    const bool methods = o.what[0] == "methods", video = o.what[0] == "video",
-               guidance = o.what[0] == "guidance";
-    require(!(methods || video || guidance) || o.what.size() == 1,
+    const auto is = [&](const char* name) { return o.what[0] == name; };
+    const bool methods = is("methods"), video = is("video"), guidance = is("guidance"),
+               edit = is("edit"), lens = is("lens");
+    require(!(methods || video || guidance || edit || lens) || o.what.size() == 1,
             "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
+    if (edit || lens) {
+        bench::EditOptions own = o.edit;
+        own.model = o.video.model;
+        own.precision = o.precision;
+        own.markdown = o.markdown;
+        own.pictures = o.video.picture;
+        own.methods = o.video.methods;
+        own.values.steps = o.video.steps;
+        own.values.cfg = o.video.cfg;
+        vk::Device device(o.device);
+        return edit ? bench::bench_edit(device, own) : bench::bench_lens(device, own);
+    }
     if (video) {
         vk::Device device(o.device);
         bench::VideoOptions own = o.video;
@@ -155,7 +170,9 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         .add_option(
             "--methods", o.methods,
             "Of video: radial, neighborhood, reordered, rectified, Re-ttention, \"Re-ttention of "
-            "reordered\", cache (default: all)")
+            "reordered\", cache; of edit: edit, \"drawn anew\", \"SDEdit 0.5\", 0.7, 0.85, \"round "
+            "trip\" "
+            "(default: all)")
         ->delimiter(',');
     command.add_option("--clips", o.clips, "Of video: prompts")
         ->check(CLI::Range(1, 1000))
@@ -163,7 +180,7 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
     command.add_option("--frames", o.frames, "Of video")
         ->check(CLI::Range(2, 64))
         ->capture_default_str();
-    command.add_option("--steps", o.steps, "Of video and guidance")
+    command.add_option("--steps", o.steps, "Of video, guidance and edit")
         ->check(CLI::Range(2, 200))
         ->capture_default_str();
     command
@@ -174,10 +191,11 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->check(CLI::Range(0, 200))
         ->capture_default_str();
     command.add_option("--seed", o.seed, "Of video and guidance: the first clip's or picture's");
-    command.add_option("--model", o.model, "Of video and guidance: model folder");
+    command.add_option("--model", o.model, "Of video, guidance, edit and lens: model folder");
     command.add_option("--picture", o.picture,
-                       "Of video: write strips of the first clip, dense and by each row, as PNG; "
-                       "of guidance: the first pictures of each row");
+                       "Write as PNG; of video: strips of the first clip, dense and by each row; "
+                       "of guidance: the first pictures of each row; of edit: every picture and "
+                       "what each method makes of it");
 }
 
 void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
@@ -198,6 +216,23 @@ void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
         ->take_all();
 }
 
+void add_edit_options(CLI::App& command, bench::EditOptions& o) {
+    command.add_option("--cases", o.cases,
+                       "Of edit and lens: the folder that training/edit_cases.py wrote");
+    command.add_option("--limit", o.limit, "Of edit and lens: only the first cases; 0: all")
+        ->check(CLI::Range(0, 100000));
+    const auto part = [&](const char* name, float& value) {
+        command.add_option(name, value, "Of edit, as of fovea edit")
+            ->check(CLI::Range(0.0f, 1.0f))
+            ->capture_default_str();
+    };
+    part("--strength", o.values.strength);
+    part("--keep-cross", o.values.keep_cross);
+    part("--keep-self", o.values.keep_self);
+    part("--mask", o.values.mask);
+    command.add_flag("--exchange", o.values.exchange, "Of edit, as of fovea edit");
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
@@ -208,9 +243,9 @@ void add_bench(CLI::App& app) {
     command
         ->add_option("what", o->what,
                      "attention, gemm, conv, model, startup or all of these, several may be; or "
-                     "methods, video or guidance, alone")
+                     "methods, video, guidance, edit or lens, alone")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods",
-                               "video", "guidance"}));
+                               "video", "guidance", "edit", "lens"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -235,6 +270,7 @@ void add_bench(CLI::App& app) {
     add_guidance_options(*command, o->guidance);
     command->add_option("--size", o->size,
                         "Of video and guidance: pixels a side (default: 128, 256)");
+    add_edit_options(*command, o->edit);
     command->add_flag("--profile", o->profile, "Print the time by op of each row's last run");
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))
@@ -271,7 +307,9 @@ void add_bench(CLI::App& app) {
         "methods: sparse attention without training on structured inputs of those models' video\n"
         "shapes, time and error against dense: fovea bench methods --shapes wan1.3b-480p\n"
         "video: the same on the model's own clips, PSNR and SSIM against dense\n"
-        "guidance: pictures by each guidance, what the evaluator recognises, the time of a step\n\n"
+        "guidance: pictures by each guidance, what the evaluator recognises, the time of a step\n"
+        "edit, lens: fovea edit beside drawing anew and SDEdit, and whether words' maps point at\n"
+        "their objects, on pictures with masks: fovea bench edit --cases FOLDER\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
         "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"

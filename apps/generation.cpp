@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "backend/log.h"
 
 namespace fovea::apps {
@@ -51,6 +54,19 @@ void parse_size(const char* command, const std::string& text, int& width, int& h
     require(good, "[{}] --size {} found, expected WIDTHxHEIGHT as in 256x256", command, text);
 }
 
+void fit_size(const Image& picture, const Model& model, int& width, int& height) {
+    const double w = picture.width, h = picture.height;
+    const auto most = static_cast<double>(model.dit.config().size);
+    const double scale =
+        std::clamp(most / std::max(w, h), std::min(1.0, kMinSide / std::min(w, h)), 1.0);
+    const auto side = [&](double own) {
+        const auto steps = static_cast<int>(std::lround(own * scale / kSideMultiple));
+        return std::clamp(steps * kSideMultiple, kMinSide, kMaxSide);
+    };
+    width = side(w);
+    height = side(h);
+}
+
 void fill(DenoiseRequest& request, const GenerationOptions& options) {
     request.prompt = options.prompt;
     request.steps = options.steps;
@@ -93,6 +109,14 @@ Json settings(const GenerationOptions& options, const DenoiseRequest& request, c
         json["guidance"] = options.cfg ? fmt::format("cfg:{},{}", *options.cfg, options.guidance)
                                        : options.guidance;
     return json;
+}
+
+std::string prompt_in_picture(const std::string& path) {
+    if (!path.ends_with(".png")) return {};
+    const auto text = read_png_text(path);
+    const auto found = text.find(kSettingsName);
+    const Json json = Json::parse(found == text.end() ? "" : found->second, nullptr, false);
+    return json.is_object() ? json.value("to", json.value("prompt", "")) : "";
 }
 
 Settings::Settings(const char* command, const CLI::App& app, const std::string& file,

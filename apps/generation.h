@@ -36,11 +36,18 @@ void add_generation_options(CLI::App& command, GenerationOptions& options);
 /// "256x256" → width and height.
 void parse_size(const char* command, const std::string& text, int& width, int& height);
 
+/// Sides for a given picture: its own, at most the model's in the longer one and at least those
+/// that can be, as the nearest multiples of 16.
+void fit_size(const Image& picture, const Model& model, int& width, int& height);
+
 void fill(DenoiseRequest& request, const GenerationOptions& options);
 
 /// What another run needs for the same result, and what it ran on.
 Json settings(const GenerationOptions& options, const DenoiseRequest& request, const Model& model,
               const vk::DeviceInfo& device, uint64_t seed, int width, int height);
+
+/// What a picture that fovea made or edited was asked to show; empty where it does not say.
+std::string prompt_in_picture(const std::string& path);
 
 /// Options from the settings in a file, except those that the command line sets itself.
 class Settings {

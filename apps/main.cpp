@@ -22,6 +22,8 @@ int main(int argc, char** argv) {
     apps::add_generate(app);
     apps::add_video(app);
     apps::add_calibrate(app);
+    apps::add_lens(app);
+    apps::add_edit(app);
     apps::add_headhunt(app);
     apps::add_score(app);
     apps::add_attention(app);

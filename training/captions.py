@@ -8,6 +8,20 @@ import zlib
 
 STYLES = ["3d", "noto", "flat", "blob"]
 COLORS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray"]
+# Colour of each named shade (0-255) and how likely it is among the shades of its name.
+SHADES = {
+    "red": [("", (218, 38, 40), 5), ("dark", (140, 16, 22), 1)],
+    "orange": [("", (246, 138, 26), 1)],
+    "yellow": [("", (250, 216, 50), 1)],
+    "green": [("", (60, 168, 75), 4), ("light", (150, 222, 150), 1), ("dark", (18, 88, 42), 1)],
+    "blue": [("", (48, 104, 222), 4), ("light", (138, 194, 250), 2), ("dark", (18, 40, 118), 1)],
+    "purple": [("", (142, 68, 192), 4), ("light", (196, 160, 236), 1), ("dark", (76, 28, 118), 1)],
+    "pink": [("", (250, 142, 192), 1)],
+    "brown": [("", (124, 78, 44), 1)],
+    "black": [("", (22, 22, 25), 1)],
+    "white": [("", (247, 247, 246), 1)],
+    "gray": [("", (138, 139, 142), 1)],
+}
 BACKGROUNDS = ["plain", "gradient", "striped", "dotted", "checkered", "textured"]
 RELATIONS = ["left", "right", "above", "below"]
 LENGTH = 32

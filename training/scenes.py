@@ -16,26 +16,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from captions import BACKGROUNDS, COLORS, LENGTH, OPPOSITE, RELATIONS, STYLES, Captioner, held_out
+from captions import BACKGROUNDS, COLORS, LENGTH, OPPOSITE, RELATIONS, SHADES, STYLES, Captioner, held_out
 
 SIZE = 256
 SLOTS = 3
 LEVELS = 4  # mip levels of the sprites: 256, 128, 64, 32 pixels
 
-# Colour of each named shade (0-255) and how likely it is among the shades of its name.
-SHADES = {
-    "red": [("", (218, 38, 40), 5), ("dark", (140, 16, 22), 1)],
-    "orange": [("", (246, 138, 26), 1)],
-    "yellow": [("", (250, 216, 50), 1)],
-    "green": [("", (60, 168, 75), 4), ("light", (150, 222, 150), 1), ("dark", (18, 88, 42), 1)],
-    "blue": [("", (48, 104, 222), 4), ("light", (138, 194, 250), 2), ("dark", (18, 40, 118), 1)],
-    "purple": [("", (142, 68, 192), 4), ("light", (196, 160, 236), 1), ("dark", (76, 28, 118), 1)],
-    "pink": [("", (250, 142, 192), 1)],
-    "brown": [("", (124, 78, 44), 1)],
-    "black": [("", (22, 22, 25), 1)],
-    "white": [("", (247, 247, 246), 1)],
-    "gray": [("", (138, 139, 142), 1)],
-}
 # How far the second colour of a pattern may move towards white or black without changing its name.
 LIGHTEN = {"red": 0.16, "orange": 0.3, "yellow": 0.5, "green": 0.3, "blue": 0.3, "purple": 0.25, "pink": 0.35,
            "brown": 0.14, "black": 0.14, "white": 0.0, "gray": 0.16}

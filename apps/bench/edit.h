@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backend/vk/device.h"
+#include "pipelines/edit.h"
+
+namespace fovea::apps::bench {
+
+struct EditOptions {
+    std::string model, precision = "auto", markdown;
+    std::string cases;                 ///< folder that training/edit_cases.py wrote
+    std::string pictures;              ///< sheet of sources and results; empty: none
+    std::vector<std::string> methods;  ///< names of rows; empty: all
+    int limit = 0;                     ///< cases; 0: all
+    Edit::Request values;              ///< its numbers
+};
+
+/// Pointing game over the cases' objects: whether the peak of a name's map, of the picture mixed
+/// with noise, lies in the object's mask. By layer and by their mean.
+void bench_lens(vk::Device& device, const EditOptions& options);
+
+/// Every case edited, drawn anew from its target prompt, and by SDEdit (arXiv 2108.01073) at
+/// several strengths: share in which the evaluator recognises what was asked for, and PSNR where
+/// nothing should change. A row a method and kind of edit.
+void bench_edit(vk::Device& device, const EditOptions& options);
+
+}  // namespace fovea::apps::bench

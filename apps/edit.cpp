@@ -1,0 +1,254 @@
+#include "pipelines/edit.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "apps/generation.h"
+#include "apps/lens_sheet.h"
+#include "backend/error.h"
+
+namespace fovea::apps {
+namespace {
+
+struct Options {
+    std::string input, output = "edited.png", from, to, size, settings, show_mask, device,
+                       precision = "auto", model;
+    std::vector<std::string> swaps, additions, weights, mask_words;
+    Edit::Request values;  ///< the numbers
+    bool json = false;
+};
+
+/// "apple=pear" → both sides.
+std::pair<std::string, std::string> split(const char* option, const std::string& text) {
+    const size_t at = text.find('=');
+    require(at != std::string::npos && at > 0 && at + 1 < text.size(),
+            "[edit] {} {} found, expected WORD=VALUE", option, text);
+    return {text.substr(0, at), text.substr(at + 1)};
+}
+
+float number(const std::string& option, const std::string& text) {
+    size_t end = 0;
+    float value = 0;
+    try {
+        value = std::stof(text, &end);
+    } catch (const std::exception&) {
+        end = 0;
+    }
+    require(end > 0 && end == text.size(), "[edit] {} {} found, expected a number", option, text);
+    return value;
+}
+
+// The target's prompt: as given, or the source's with words exchanged and added.
+std::string target_of(const Options& options) {
+    if (!options.to.empty()) {
+        require(options.swaps.empty() && options.additions.empty(),
+                "[edit] --to found beside --swap or --add, which make it from --from");
+        return options.to;
+    }
+    std::string text = options.from;
+    for (const auto& swap : options.swaps) {
+        const auto [old, replacement] = split("--swap", swap);
+        const size_t at = text.find(old);
+        require(at != std::string::npos, "[edit] --swap {}: \"{}\" is not in \"{}\"", swap, old,
+                text);
+        text.replace(at, old.size(), replacement);
+    }
+    for (const auto& addition : options.additions) text += ", " + addition;
+    require(text != options.from || !options.weights.empty(),
+            "[edit] nothing to change; say what it should show with --to, --swap, --add or "
+            "--weight");
+    return text;
+}
+
+Json settings_of(const Options& o, const Edit::Request& request, const Model& model,
+                 const vk::DeviceInfo& device) {
+    return {{"picture", o.input},
+            {"from", request.source},
+            {"to", request.target},
+            {"size", fmt::format("{}x{}", request.width, request.height)},
+            {"steps", request.steps},
+            {"cfg", request.cfg},
+            {"strength", request.strength},
+            {"keep_cross", request.keep_cross},
+            {"keep_self", request.keep_self},
+            {"exchange", request.exchange},
+            {"weights", o.weights},
+            {"mask", request.mask},
+            {"mask_words", o.mask_words},
+            {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
+            {"model", model.hash},
+            {"device", device.name},
+            {"driver", device.driver},
+            {"version", kVersion}};
+}
+
+void take_settings(const CLI::App& command, Options& o) {
+    const auto text = read_png_text(o.settings);
+    const auto found = text.find(kSettingsName);
+    const Settings settings("edit", command, o.settings, found == text.end() ? "" : found->second);
+    settings.take("picture", "picture", o.input);
+    settings.take("--from", "from", o.from);
+    if (o.swaps.empty() && o.additions.empty()) settings.take("--to", "to", o.to);
+    settings.take("--size", "size", o.size);
+    settings.take("--steps", "steps", o.values.steps);
+    settings.take("--cfg", "cfg", o.values.cfg);
+    settings.take("--strength", "strength", o.values.strength);
+    settings.take("--keep-cross", "keep_cross", o.values.keep_cross);
+    settings.take("--keep-self", "keep_self", o.values.keep_self);
+    settings.take("--exchange", "exchange", o.values.exchange);
+    settings.take("--weight", "weights", o.weights);
+    settings.take("--mask", "mask", o.values.mask);
+    settings.take("--mask-word", "mask_words", o.mask_words);
+    settings.take("--precision", "precision", o.precision);
+}
+
+void run(const CLI::App& command, Options options) {
+    const auto start = std::chrono::steady_clock::now();
+    if (!options.settings.empty()) take_settings(command, options);
+    require(!options.input.empty(),
+            "[edit] no picture; try fovea edit apple.png --from \"a red apple\" --to \"a pear\"");
+    require(options.output.ends_with(".png"), "[edit] -o {} found, expected a .png file",
+            options.output);
+    require_folder_of("edit", "-o", options.output);
+    require_folder_of("edit", "--show-mask", options.show_mask);
+
+    Edit::Request request = options.values;
+    request.picture = load_image(options.input);
+    if (options.from.empty()) options.from = prompt_in_picture(options.input);
+    require(!options.from.empty(),
+            "[edit] {} does not say what it shows; say it with --from \"a red apple\"",
+            options.input);
+    request.source = options.from;
+    request.target = target_of(options);
+    request.mask_words = options.mask_words;
+    for (const auto& weight : options.weights) {
+        const auto [word, factor] = split("--weight", weight);
+        request.weights.emplace_back(word, number("--weight " + word, factor));
+    }
+    request.cancel = &interrupted();
+
+    vk::Device device(options.device);
+    vk::Stream stream(device);
+    const Model model = Model::load(stream, find_model(options.model),
+                                    choose_precision(device.info(), options.precision));
+    report_words(model, request.source);
+    report_words(model, request.target);
+    fit_size(request.picture, model, request.width, request.height);
+    if (!options.size.empty()) parse_size("edit", options.size, request.width, request.height);
+    Edit::Result result;
+    {
+        Progress progress("edit");
+        request.on_step = [&](int done, int total) { progress.update(done, total); };
+        result = Edit::run(stream, model, request);
+    }
+    const auto rows = static_cast<int>(result.rows), columns = static_cast<int>(result.columns);
+    Json settings = settings_of(options, request, model, device.info());
+    save_png(options.output, result.picture, {{kSettingsName, settings.dump()}});
+    if (!options.show_mask.empty())
+        save_png(
+            options.show_mask,
+            draw_heat_sheet(result.resized, {{"", {{"may change", result.mask}}}}, rows, columns));
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    double share = 0;
+    for (const float value : result.mask) share += value / static_cast<double>(rows * columns);
+    if (options.json) {
+        settings["file"] = options.output;
+        settings["may_change"] = share;
+        settings["mask_map"] = result.mask;
+        settings["rows"] = rows;
+        settings["columns"] = columns;
+        settings["inversion_residual"] = result.residual;
+        settings["seconds"] = seconds;
+        fmt::print("{}\n", settings.dump(2));
+        return;
+    }
+    fmt::print("{}\n", options.output);
+    fmt::print(stderr, "{:.0f} % of the picture could change; {} on {}\n", 100 * share,
+               duration_text(seconds), device.info().name);
+}
+
+}  // namespace
+
+void add_edit(CLI::App& app) {
+    auto* command =
+        app.add_subcommand("edit", "Change what a text says of a picture, keep the rest");
+    auto options = std::make_shared<Options>();
+    Edit::Request& values = options->values;
+    command->footer(
+        "Examples:\n"
+        "  fovea edit apple.png --from \"a red apple on a blue background\" --to \"a pear on a "
+        "blue "
+        "background\"\n"
+        "  fovea edit space.png --swap rocket=duck                 what fovea made says what it "
+        "shows\n"
+        "  fovea edit space.png --swap \"black background=green background\" -o green.png\n"
+        "  fovea edit cat.jpg --from \"a cat\" --add \"blob style\" --keep-self 0.5\n"
+        "  fovea edit cake.png --from \"a birthday cake, 3d style\" --weight 3d=2\n"
+        "  fovea edit --settings edited.png --strength 0.9 -o more.png\n"
+        "\n"
+        "The picture is taken back to noise with the words of --from, and from --strength on those "
+        "of\n"
+        "--to lead it forth again. Words that both have keep their places (--keep-cross), tokens "
+        "outside\n"
+        "the changed words keep what they look at (--keep-self), and outside the mask nothing "
+        "changes.\n"
+        "Too little changes: more --strength, less --keep-self. Too much: the other way, or a "
+        "higher\n"
+        "--mask; --show-mask draws what could change. docs/editing.md");
+    command->add_option("picture", options->input, "PNG or JPEG")->check(CLI::ExistingFile);
+    command->add_option("--from", options->from,
+                        "What it shows; default: what it was made from, if fovea made it");
+    command->add_option("--to", options->to, "What it should show");
+    command->add_option("--swap", options->swaps, "OLD=NEW: words of --from exchanged");
+    command->add_option("--add", options->additions, "Words behind those of --from");
+    command->add_option("--weight", options->weights,
+                        "WORD=FACTOR of --to: its attention more (1.8) or less (0.5)");
+    command->add_option("-o,--output", options->output, "A .png file")->capture_default_str();
+    command->add_option("--steps", values.steps, "Steps of the whole way; back and forth")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    command->add_option("--cfg", values.cfg, "Classifier-free guidance; 1: off, and half the work")
+        ->check(CLI::Range(0.0f, 100.0f))
+        ->capture_default_str();
+    command
+        ->add_option("--strength", values.strength,
+                     "How far back: 0 the picture itself, 1 noise alone")
+        ->check(CLI::Range(0.0f, 1.0f))
+        ->capture_default_str();
+    command
+        ->add_option("--keep-cross", values.keep_cross,
+                     "First part of the steps in which words of both prompts keep their maps")
+        ->check(CLI::Range(0.0f, 1.0f))
+        ->capture_default_str();
+    command
+        ->add_option("--keep-self", values.keep_self,
+                     "First part in which tokens outside the mask look where the picture's do")
+        ->check(CLI::Range(0.0f, 1.0f))
+        ->capture_default_str();
+    command->add_flag("--exchange", values.exchange,
+                      "New words take the maps of those they replace: their outline stays");
+    command
+        ->add_option("--mask", values.mask,
+                     "Threshold of where the changed words are, 0 to 1; 0: all may change")
+        ->check(CLI::Range(0.0f, 1.0f))
+        ->capture_default_str();
+    command->add_option("--mask-word", options->mask_words,
+                        "Only where this word of either prompt is may change; may be repeated");
+    command->add_option("--show-mask", options->show_mask, "Draw it to this .png file");
+    command->add_option("--size", options->size,
+                        "WIDTHxHEIGHT, multiples of 16 from 128 to 512; default: near the "
+                        "picture's, at most 256");
+    command->add_option("--settings", options->settings, "Take everything from an edited picture")
+        ->check(CLI::ExistingFile);
+    command->add_option("--device", options->device,
+                        "Device index or part of its name (see fovea info)");
+    command->add_option("--precision", options->precision, "auto (fp16 on GPUs), fp16 or fp32")
+        ->capture_default_str();
+    command->add_option("--model", options->model, "Model folder (or FOVEA_MODEL)");
+    command->add_flag("--json", options->json, "Print JSON");
+    command->callback([command, options] { run(*command, *options); });
+}
+
+}  // namespace fovea::apps

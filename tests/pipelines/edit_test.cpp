@@ -1,0 +1,199 @@
+#include "pipelines/edit.h"
+
+#include <gmock/gmock.h>
+
+#include "backend/error.h"
+#include "backend/ops/elementwise.h"
+#include "pipelines/lens.h"
+#include "pipelines/text_to_image.h"
+#include "tests/testing.h"
+
+/// Lens, inversion and edit with the default model at its smallest size and few steps.
+namespace fovea {
+namespace {
+
+using testing::device;
+using ::testing::HasSubstr;
+
+class EditTest : public ::testing::Test {
+  protected:
+    EditTest()
+        : stream_(device()),
+          model_(Model::load(stream_, FOVEA_SOURCE_DIR "/assets/default", DType::f32)) {
+        request_.picture = picture();
+        request_.width = request_.height = 128;
+        request_.source = "a red apple on a blue background";
+        request_.target = "a pear on a blue background";
+        request_.steps = 2;
+        request_.cfg = 1;
+    }
+    /// An apple of few words: a red disc on blue.
+    static Image picture() {
+        Image image{128, 128, {}};
+        for (int y = 0; y < 128; ++y)
+            for (int x = 0; x < 128; ++x) {
+                const bool inside = (x - 64) * (x - 64) + (y - 64) * (y - 64) < 1200;
+                for (const float value :
+                     inside ? std::array{0.85f, 0.15f, 0.16f} : std::array{0.19f, 0.41f, 0.87f})
+                    image.rgb.push_back(value);
+            }
+        return image;
+    }
+    Edit::Result run() { return Edit::run(stream_, model_, request_); }
+    template <typename Work>
+    static std::string error(const Work& work) {
+        try {
+            work();
+        } catch (const Error& error) {
+            return error.what();
+        }
+        return {};
+    }
+
+    vk::Stream stream_;
+    Model model_;
+    Edit::Request request_;
+};
+
+TEST_F(EditTest, EqualPromptsGiveThePictureBack) {
+    request_.target = request_.source;
+    request_.cfg = 3;
+    request_.mask = 0;  // without it nothing could change anyway
+    const auto result = run();
+    EXPECT_EQ(to_host(stream_, result.latent), to_host(stream_, result.source_latent));
+    EXPECT_THAT(result.mask, ::testing::Each(1.0f));
+}
+
+TEST_F(EditTest, OutsideTheMaskTheLatentIsThePictures) {
+    request_.mask = 0.7f;  // of 8 × 8 tokens a lower one leaves none
+    request_.mask_words = {"apple"};
+    const auto result = run();
+    const auto found = to_host(stream_, result.latent),
+               own = to_host(stream_, result.source_latent);
+    size_t inside = 0, changed = 0;
+    for (size_t at = 0; at < found.size(); ++at) {
+        const size_t pixel = at / 12, token = pixel / 16 / 2 * 8 + pixel % 16 / 2;
+        if (result.mask[token] == 0) {
+            EXPECT_EQ(found[at], own[at]) << at;
+        } else {
+            ++inside;
+            changed += found[at] != own[at];
+        }
+    }
+    EXPECT_GT(inside, 0u);
+    EXPECT_LT(inside, found.size());
+    EXPECT_GT(changed, inside / 2);
+}
+
+TEST_F(EditTest, SameRequestSameBits) {
+    request_.weights = {{"pear", 1.5f}};
+    const auto first = run();
+    EXPECT_EQ(first.picture.rgb, run().picture.rgb);
+    request_.weights = {{"pear", 0.5f}};
+    EXPECT_NE(first.picture.rgb, run().picture.rgb);
+}
+
+TEST_F(EditTest, TheWayBackAndForthIsThePicture) {
+    request_.steps = 6;
+    const auto trip = Edit::round_trip(stream_, model_, request_);
+    EXPECT_GT(psnr(trip.picture, trip.decoded), 32);
+    EXPECT_GT(psnr(trip.picture, request_.picture), 20);
+}
+
+// v = z has the exact step back z_i = z_{i+1} / (1 + t_{i+1} − t_i).
+TEST_F(EditTest, InversionSolvesTheStepBack) {
+    const auto values = testing::random_values(96, 3);
+    const std::vector<float> times{1, 0.75f, 0.5f, 0.25f, 0};
+    Inversion::Options options{.iterations = 40, .tolerance = 1e-6};
+    const auto inversion = invert(
+        stream_, upload(stream_, values, {1, 2, 4, 12}, DType::f32), times,
+        [](const Tensor& z, float) { return z; }, options);
+    ASSERT_EQ(inversion.latents.size(), 5u);
+    EXPECT_LE(inversion.residual, 1e-6);
+    for (size_t i = 0; i < 5; ++i) {
+        auto expected = values;
+        for (float& value : expected)
+            value /= static_cast<float>(std::pow(0.75, static_cast<double>(4 - i)));
+        EXPECT_TRUE(
+            testing::close(to_host(stream_, inversion.latents[i]), expected, {1e-4f, 1e-4f}))
+            << i;
+    }
+    options.iterations = 1;
+    const auto once = invert(
+        stream_, upload(stream_, values, {1, 2, 4, 12}, DType::f32), times,
+        [](const Tensor& z, float) { return z; }, options);
+    EXPECT_EQ(once.evaluations, 4);
+    EXPECT_GT(once.residual, 0.05);
+}
+
+TEST_F(EditTest, BadRequestsSayWhatIsExpected) {
+    const auto message = [&] { return error([&] { run(); }); };
+    request_.weights = {{"banana", 2}};
+    EXPECT_THAT(message(),
+                HasSubstr("\"banana\" is not in the prompt, whose words are: a pear on"));
+    request_.weights.clear();
+    request_.mask_words = {"dragon"};
+    EXPECT_THAT(message(), HasSubstr("\"dragon\" is not in the prompt"));
+    request_.mask_words.clear();
+    request_.strength = 1.5f;
+    EXPECT_THAT(message(), HasSubstr("strength 1.5 found, expected 0 to 1"));
+    request_.strength = 0.8f;
+    request_.target = "xyzzy";
+    EXPECT_THAT(message(), HasSubstr("\"xyzzy\" has no word that the model knows"));
+    request_.width = 100;
+    EXPECT_THAT(message(), HasSubstr("multiple of 16"));
+}
+
+TEST_F(EditTest, CancelEndsIt) {
+    std::atomic<bool> cancel = false;
+    request_.cancel = &cancel;
+    request_.on_step = [&](int done, int) { cancel = done == 1; };
+    EXPECT_THROW(run(), Cancelled);
+}
+
+TEST_F(EditTest, LensDrawsWhatGenerateDraws) {
+    Lens::Request request;
+    request.prompt = request_.source;
+    request.seed = 7;
+    request.width = request.height = 128;
+    request.steps = 2;
+    request.taps.by_step = true;
+    const auto result = Lens::run(stream_, model_, request);
+    TextToImage::Request generate;
+    generate.prompt = request.prompt;
+    generate.seeds = {7};
+    generate.width = generate.height = 128;
+    generate.steps = 2;
+    EXPECT_EQ(result.picture.rgb, TextToImage::run(stream_, model_, generate)[0].rgb);
+    ASSERT_EQ(result.maps.size(), 2u);
+    EXPECT_THAT(result.words,
+                ::testing::ElementsAre("a", "red", "apple", "on", "a", "blue", "background"));
+    EXPECT_EQ(result.maps[1].step, 1);
+    EXPECT_EQ(result.maps[1].shares.size(), 64 * result.words.size());
+    for (size_t token = 0; token < 64; ++token) {
+        float sum = 0;
+        for (size_t w = 0; w < 7; ++w) sum += result.maps[0].shares[token * 7 + w];
+        EXPECT_GT(sum, 0);
+        EXPECT_LT(sum, 1);  // the rest goes to padding
+    }
+}
+
+TEST_F(EditTest, LensFindsTheObjectOfAPicture) {
+    Lens::Request request;
+    request.prompt = request_.source;
+    request.width = request.height = 128;
+    request.picture = picture();
+    const auto result = Lens::run(stream_, model_, request);
+    const auto heat = result.heat(result.maps.at(0), {2});
+    const auto peak = std::max_element(heat.begin(), heat.end()) - heat.begin();
+    EXPECT_THAT(peak / 8, ::testing::AllOf(::testing::Ge(2), ::testing::Le(5)));
+    EXPECT_THAT(peak % 8, ::testing::AllOf(::testing::Ge(2), ::testing::Le(5)));
+    request.times = {0};
+    EXPECT_THAT(error([&] { Lens::run(stream_, model_, request); }), HasSubstr("time 0 found"));
+    request.taps = {.by_layer = true, .by_head = true, .by_step = true, .budget = 1000};
+    request.times = {0.5f};
+    EXPECT_THAT(error([&] { Lens::run(stream_, model_, request); }), HasSubstr("[taps]"));
+}
+
+}  // namespace
+}  // namespace fovea
