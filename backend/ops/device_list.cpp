@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <tuple>
 
 #include "backend/error.h"
@@ -30,6 +31,39 @@ std::vector<BlockList::Block> full_first(const BlockList& list) {
                               [](const auto& block) { return block.mask == BlockList::kFull; });
     }
     return blocks;
+}
+
+/// A row's part of the list's longest in eighths: rows that hardly differ stay in order, so that
+/// those at work together keep reading the same keys.
+uint32_t weight(const BlockList::Row& row, uint32_t longest) {
+    return longest == 0 ? 0 : (8 * row.count + longest - 1) / longest;
+}
+
+/// Query tiles with most blocks first, so that the last ones at work are short. Empty: all alike.
+std::vector<uint32_t> turns_of_tiles(const BlockList& list) {
+    uint32_t longest = 0;
+    for (const auto& row : list.rows) longest = std::max(longest, row.count);
+    std::vector<uint32_t> turns(list.rows.size());
+    std::iota(turns.begin(), turns.end(), 0u);
+    const auto takes_longer = [&](uint32_t a, uint32_t b) {
+        return weight(list.rows[a], longest) > weight(list.rows[b], longest);
+    };
+    if (std::is_sorted(turns.begin(), turns.end(), takes_longer)) return {};
+    std::stable_sort(turns.begin(), turns.end(), takes_longer);
+    return turns;
+}
+
+/// Heads with most blocks first. Empty: in order of number.
+std::vector<uint32_t> turns_of_heads(const Plan& plan) {
+    std::vector<uint32_t> turns(plan.list_of_head.size());
+    std::iota(turns.begin(), turns.end(), 0u);
+    const auto takes_longer = [&](uint32_t a, uint32_t b) {
+        return plan.lists[plan.list_of_head[a]].visited_blocks() >
+               plan.lists[plan.list_of_head[b]].visited_blocks();
+    };
+    if (std::is_sorted(turns.begin(), turns.end(), takes_longer)) return {};
+    std::stable_sort(turns.begin(), turns.end(), takes_longer);
+    return turns;
 }
 
 DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
@@ -71,12 +105,18 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
             words.insert(words.end(), k.begin(), k.end());
         }
         header[shared::LIST_KEY_TILES] = list.key_tiles();
+        if (const auto turns = turns_of_tiles(list); !turns.empty()) {
+            part(shared::LIST_TURNS);
+            words.insert(words.end(), turns.begin(), turns.end());
+        }
         header_of.push_back(std::move(header));
     }
+    const auto heads = turns_of_heads(plan);
     for (size_t h = 0; h < headers; ++h) {
         const auto& header = header_of[plan.list_of_head.empty() ? 0 : plan.list_of_head[h]];
         std::copy(header.begin(), header.end(),
                   words.begin() + static_cast<int64_t>(h * shared::LIST_HEADER));
+        if (!heads.empty()) words[h * shared::LIST_HEADER + shared::LIST_HEAD_TURN] = heads[h] + 1;
     }
     const std::span<const int32_t> view(reinterpret_cast<const int32_t*>(words.data()),
                                         words.size());
