@@ -212,6 +212,7 @@ AttentionPart run(vk::Stream& stream, const Tensor& q, const Tensor& k, const Te
         choose_attention(device.info(), p, lists.granularity, options.path);
     const DeviceList list = lists.make(stream, choice.block());
     if (list.ordered) p.flags |= shared::FLAG_ORDERED;
+    if (list.turns) p.flags |= shared::FLAG_TURNS;
     const bool asks = choice.path == AttentionPath::nv2 && !choice.emulated;
     const AttentionKernel kernel = attention_kernel(
         choice, device.info(), p, asks ? element_places(device, choice.matrix) : ElementPlaces{});

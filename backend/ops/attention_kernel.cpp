@@ -193,7 +193,8 @@ std::string class_of(AttentionPath path, const AttentionProblem& p, TileShape gr
                round_up(p.head_dim, 16), round_up(p.v_dim, 16), size_class(rows),
                std::min<uint64_t>(std::bit_ceil(p.q_len), 512), granularity.q, granularity.k,
                p.flags &
-                   ~(shared::FLAG_VALUES | shared::FLAG_ORDERED | shared::FLAG_TOKENS_FIRST)) +
+                   ~(shared::FLAG_VALUES | shared::FLAG_ORDERED | shared::FLAG_TURNS |
+                     shared::FLAG_TOKENS_FIRST)) +
            (p.scores == ScorePrecision::int8 ? " int8" : "");
 }
 

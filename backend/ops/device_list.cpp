@@ -33,43 +33,45 @@ std::vector<BlockList::Block> full_first(const BlockList& list) {
     return blocks;
 }
 
-/// A row's part of the list's longest in eighths: rows that hardly differ stay in order, so that
-/// those at work together keep reading the same keys.
-uint32_t weight(const BlockList::Row& row, uint32_t longest) {
-    return longest == 0 ? 0 : (8 * row.count + longest - 1) / longest;
+/// Numbers 0 … count − 1, those of most weight first; equal ones stay in order.
+template <typename Weight>
+std::vector<uint32_t> heaviest_first(size_t count, const Weight& weight) {
+    std::vector<uint32_t> turns(count);
+    std::iota(turns.begin(), turns.end(), 0u);
+    std::stable_sort(turns.begin(), turns.end(),
+                     [&](uint32_t a, uint32_t b) { return weight(a) > weight(b); });
+    return turns;
 }
 
-/// Query tiles with most blocks first, so that the last ones at work are short. Empty: all alike.
+/// Of query tiles, by their blocks in eighths of the longest row: those that hardly differ stay in
+/// order, so that those at work together keep reading the same keys.
 std::vector<uint32_t> turns_of_tiles(const BlockList& list) {
-    uint32_t longest = 0;
+    uint32_t longest = 1;
     for (const auto& row : list.rows) longest = std::max(longest, row.count);
-    std::vector<uint32_t> turns(list.rows.size());
-    std::iota(turns.begin(), turns.end(), 0u);
-    const auto takes_longer = [&](uint32_t a, uint32_t b) {
-        return weight(list.rows[a], longest) > weight(list.rows[b], longest);
-    };
-    if (std::is_sorted(turns.begin(), turns.end(), takes_longer)) return {};
-    std::stable_sort(turns.begin(), turns.end(), takes_longer);
-    return turns;
+    return heaviest_first(list.rows.size(), [&](uint32_t tile) {
+        return (8 * uint64_t{list.rows[tile].count} + longest - 1) / longest;
+    });
 }
 
-/// Heads with most blocks first. Empty: in order of number.
 std::vector<uint32_t> turns_of_heads(const Plan& plan) {
-    std::vector<uint32_t> turns(plan.list_of_head.size());
-    std::iota(turns.begin(), turns.end(), 0u);
-    const auto takes_longer = [&](uint32_t a, uint32_t b) {
-        return plan.lists[plan.list_of_head[a]].visited_blocks() >
-               plan.lists[plan.list_of_head[b]].visited_blocks();
-    };
-    if (std::is_sorted(turns.begin(), turns.end(), takes_longer)) return {};
-    std::stable_sort(turns.begin(), turns.end(), takes_longer);
-    return turns;
+    return heaviest_first(std::max<size_t>(1, plan.list_of_head.size()), [&](uint32_t head) {
+        return plan.list_of_head.empty() ? 0 : plan.lists[plan.list_of_head[head]].visited_blocks();
+    });
+}
+
+bool in_order(const std::vector<uint32_t>& turns) {
+    return std::is_sorted(turns.begin(), turns.end());
 }
 
 DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
     const bool ordered = std::any_of(plan.lists.begin(), plan.lists.end(), [](const auto& list) {
         return !list.q_order.empty() || !list.k_order.empty();
     });
+    const auto heads = turns_of_heads(plan);
+    const bool turns = !in_order(heads) ||
+                       std::any_of(plan.lists.begin(), plan.lists.end(), [](const auto& list) {
+                           return !in_order(turns_of_tiles(list));
+                       });
     const size_t headers = std::max<size_t>(1, plan.list_of_head.size());
     std::vector<uint32_t> words(headers * shared::LIST_HEADER);
     std::vector<std::vector<uint32_t>> header_of;
@@ -105,18 +107,18 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
             words.insert(words.end(), k.begin(), k.end());
         }
         header[shared::LIST_KEY_TILES] = list.key_tiles();
-        if (const auto turns = turns_of_tiles(list); !turns.empty()) {
+        if (turns) {
+            const auto tiles = turns_of_tiles(list);
             part(shared::LIST_TURNS);
-            words.insert(words.end(), turns.begin(), turns.end());
+            words.insert(words.end(), tiles.begin(), tiles.end());
         }
         header_of.push_back(std::move(header));
     }
-    const auto heads = turns_of_heads(plan);
     for (size_t h = 0; h < headers; ++h) {
         const auto& header = header_of[plan.list_of_head.empty() ? 0 : plan.list_of_head[h]];
         std::copy(header.begin(), header.end(),
                   words.begin() + static_cast<int64_t>(h * shared::LIST_HEADER));
-        if (!heads.empty()) words[h * shared::LIST_HEADER + shared::LIST_HEAD_TURN] = heads[h] + 1;
+        if (turns) words[h * shared::LIST_HEADER + shared::LIST_HEAD_TURN] = heads[h];
     }
     const std::span<const int32_t> view(reinterpret_cast<const int32_t*>(words.data()),
                                         words.size());
@@ -126,6 +128,7 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
             .query_tiles = plan.lists[0].query_tiles(),
             .longest_row = longest,
             .ordered = ordered,
+            .turns = turns,
             .key_tiles = key_tiles,
             .most_key_tiles = most_key_tiles};
 }

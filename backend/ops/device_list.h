@@ -16,6 +16,7 @@ struct DeviceList {
     uint32_t query_tiles;       ///< of every head
     uint32_t longest_row;       ///< blocks
     bool ordered;               ///< slots are not tokens
+    bool turns = false;         ///< work is uneven, and begun with what takes longest
     std::optional<uint32_t> key_tiles;  ///< without those of extra keys; absent where heads differ
     uint32_t most_key_tiles;            ///< of a head
 };

@@ -17,6 +17,7 @@ layout(constant_id = 4) const uint FLAGS = FLAG_VALUES;
 
 const bool EXTRA = (FLAGS & FLAG_EXTRA) != 0;
 const bool ORDERED = (FLAGS & FLAG_ORDERED) != 0;
+const bool TURNS = (FLAGS & FLAG_TURNS) != 0;
 const bool PERTURB = (FLAGS & FLAG_PERTURB) != 0;
 const bool VALUES = (FLAGS & FLAG_VALUES) != 0;
 const bool TOKENS_FIRST = (FLAGS & FLAG_TOKENS_FIRST) != 0;
@@ -175,11 +176,12 @@ void walk(uint first, uint count) {
 
 void main() {
     const uint lists = params.list_sample_words * own_sample();
-    const uint turn = list[lists + params.list_words * gl_WorkGroupID.y + LIST_HEAD_TURN];
-    own_head = turn == 0 ? gl_WorkGroupID.y : turn - 1;
+    own_head = gl_WorkGroupID.y;
+    own_tile = gl_WorkGroupID.x;
+    if (TURNS && params.list_words != 0)
+        own_head = list[lists + params.list_words * own_head + LIST_HEAD_TURN];
     const uint header = lists + params.list_words * own_head;
-    const uint turns_at = list[header + LIST_TURNS];
-    own_tile = turns_at == 0 ? gl_WorkGroupID.x : list[turns_at + gl_WorkGroupID.x];
+    if (TURNS) own_tile = list[list[header + LIST_TURNS] + own_tile];
     blocks_at = list[header + LIST_BLOCKS];
     masks_at = list[header + LIST_MASKS];
     q_order_at = list[header + LIST_Q_ORDER];

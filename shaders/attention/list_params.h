@@ -17,9 +17,9 @@ const uint LIST_MASKS = 2;    // queries of a tile, (keys of a tile + 31) / 32 w
 const uint LIST_Q_ORDER = 3;  // token of each slot, where there is an order
 const uint LIST_K_ORDER = 4;
 const uint LIST_KEY_TILES = 5;  // tiles with higher numbers hold extra keys
-// Where work is uneven, it is begun with what takes longest. 0: in order of number.
+// With FLAG_TURNS:
 const uint LIST_TURNS = 6;      // the query tile of each workgroup of a head
-const uint LIST_HEAD_TURN = 7;  // of header h: the head that the h-th workgroups take, plus 1
+const uint LIST_HEAD_TURN = 7;  // of header h: the head that the h-th workgroups take, where heads have headers
 const uint LIST_HEADER = 8;     // words
 
 #ifdef __cplusplus
