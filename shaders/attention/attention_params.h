@@ -52,8 +52,8 @@ const uint FLAG_BIAS = 16;
 const uint FLAG_RELATIVE_BIAS = 32;
 const uint FLAG_KEY_WEIGHTS = 64;
 const uint FLAG_MULTIPLIERS = 128;
-const uint FLAG_TURNS = 512;  // workgroups do not take heads and query tiles in order of number
 const uint FLAG_TOKENS_FIRST = 256;  // of q, k, v and o: axes (batch, tokens, heads, head_dim)
+const uint FLAG_TURNS = 512;  // workgroups do not take heads and query tiles in order of number
 
 #ifdef __cplusplus
 #undef uint

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-
 #include "backend/ops/attention.h"
 #include "shaders/attention/list_params.h"
 #include "tests/backend/ops_testing.h"
