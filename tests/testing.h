@@ -83,7 +83,7 @@ inline ::testing::AssertionResult close(std::span<const float> found,
 /// Parity data beside the project (FOVEA_SHARED, default ../shared); empty when absent.
 inline std::string shared_folder() {
     const char* text = std::getenv("FOVEA_SHARED");
-    return text ? text : std::string(FOVEA_SOURCE_DIR) + "/../shared";
+    return text ? text : FOVEA_SOURCE_DIR "/../shared";
 }
 
 }  // namespace fovea::testing

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "backend/ops/attention.h"
+#include "backend/patterns/block_sparse.h"
 #include "shaders/attention/list_params.h"
 #include "tests/backend/ops_testing.h"
 
