@@ -93,6 +93,7 @@ std::vector<HeadStrength> heads_of(const std::vector<Trial>& trials) {
 std::vector<Image> HeadHunt::draw(vk::Stream& stream, const Model& model, const Request& request,
                                   const std::vector<HeadStrength>& heads) {
     TextToImage::Request picture = request.picture;
+    picture.allow_blank = true;  // scored like others
     picture.guidance = guidance_of(picture);
     if (!heads.empty())
         picture.guidance.terms.push_back(

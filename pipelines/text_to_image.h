@@ -15,6 +15,7 @@ struct TextToImage {
         int width = 256, height = 256;
         std::string pattern;  ///< self-attention of every layer, as a spec; empty: what the model
                               ///< was trained with
+        bool allow_blank = false;  ///< for those who judge pictures themselves
         std::function<void(int step, const std::vector<Image>&)> on_preview;
     };
 

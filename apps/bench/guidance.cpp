@@ -63,6 +63,7 @@ class Study {
         request.guidance = parse_guidance(setting.guidance);
         request.entropy_scale = options_.entropy_scale;
         request.cancel = &interrupted();
+        request.allow_blank = true;  // one that shows nothing
         request.seeds.clear();
         for (int i = begin; i < begin + count; ++i) {
             request.seeds.push_back(options_.seed + static_cast<uint64_t>(i));
