@@ -188,13 +188,12 @@ bool is_candidate(AttentionPath path, const vk::DeviceInfo& device, const Attent
 /// FLAG_VALUES is left out, as attention_lse() has a v_dim of its own.
 std::string class_of(AttentionPath path, const AttentionProblem& p, TileShape granularity) {
     const uint64_t rows = uint64_t{p.batch} * p.heads * p.q_len;
-    return fmt::format(
-               "attention {} dim {}x{} rows {} queries {} blocks {}x{} flags {}", name_of(path),
-               round_up(p.head_dim, 16), round_up(p.v_dim, 16), size_class(rows),
-               std::min<uint64_t>(std::bit_ceil(p.q_len), 512), granularity.q, granularity.k,
-               p.flags &
-                   ~(shared::FLAG_VALUES | shared::FLAG_ORDERED | shared::FLAG_TURNS |
-                     shared::FLAG_TOKENS_FIRST)) +
+    return fmt::format("attention {} dim {}x{} rows {} queries {} blocks {}x{} flags {}",
+                       name_of(path), round_up(p.head_dim, 16), round_up(p.v_dim, 16),
+                       size_class(rows), std::min<uint64_t>(std::bit_ceil(p.q_len), 512),
+                       granularity.q, granularity.k,
+                       p.flags & ~(shared::FLAG_VALUES | shared::FLAG_ORDERED | shared::FLAG_TURNS |
+                                   shared::FLAG_TOKENS_FIRST)) +
            (p.scores == ScorePrecision::int8 ? " int8" : "");
 }
 

@@ -68,10 +68,10 @@ DeviceList upload_plan(vk::Stream& stream, const Plan& plan) {
         return !list.q_order.empty() || !list.k_order.empty();
     });
     const auto heads = turns_of_heads(plan);
-    const bool turns = !in_order(heads) ||
-                       std::any_of(plan.lists.begin(), plan.lists.end(), [](const auto& list) {
-                           return !in_order(turns_of_tiles(list));
-                       });
+    const bool turns =
+        !in_order(heads) || std::any_of(plan.lists.begin(), plan.lists.end(), [](const auto& list) {
+            return !in_order(turns_of_tiles(list));
+        });
     const size_t headers = std::max<size_t>(1, plan.list_of_head.size());
     std::vector<uint32_t> words(headers * shared::LIST_HEADER);
     std::vector<std::vector<uint32_t>> header_of;

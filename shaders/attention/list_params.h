@@ -18,9 +18,10 @@ const uint LIST_Q_ORDER = 3;  // token of each slot, where there is an order
 const uint LIST_K_ORDER = 4;
 const uint LIST_KEY_TILES = 5;  // tiles with higher numbers hold extra keys
 // With FLAG_TURNS:
-const uint LIST_TURNS = 6;      // the query tile of each workgroup of a head
-const uint LIST_HEAD_TURN = 7;  // of header h: the head that the h-th workgroups take, where heads have headers
-const uint LIST_HEADER = 8;     // words
+const uint LIST_TURNS = 6;  // the query tile of each workgroup of a head
+const uint LIST_HEAD_TURN =
+    7;  // of header h: the head that the h-th workgroups take, where heads have headers
+const uint LIST_HEADER = 8;  // words
 
 #ifdef __cplusplus
 #undef uint

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -157,15 +158,17 @@ TEST_F(AttentionCli, ForcedPaths) {
     EXPECT_THAT(run("attention " + good + " --path scalar").out, HasSubstr("scalar fp32"));
 }
 
+// A few of them; the library's tests have all, on every path.
 TEST_F(AttentionCli, ParityCases) {
     const char* shared = std::getenv("FOVEA_SHARED");
     const std::string folder =
         (shared ? std::string(shared) : std::string(FOVEA_SOURCE_DIR) + "/../shared") + "/parity";
     if (!fs::exists(folder)) GTEST_SKIP() << "no parity cases in " << folder;
-    const auto result = run("attention " + folder + "/*.safetensors");
+    const auto result =
+        run(fmt::format("attention {0}/na3d*.safetensors {0}/softpag*.safetensors", folder));
     EXPECT_EQ(result.code, 0) << result.out << result.err;
     EXPECT_THAT(result.out, Not(HasSubstr("FAILED")));
-    EXPECT_GE(std::count(result.out.begin(), result.out.end(), '\n'), 30);
+    EXPECT_GE(std::count(result.out.begin(), result.out.end(), '\n'), 6);
 }
 
 }  // namespace

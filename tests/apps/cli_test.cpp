@@ -111,8 +111,8 @@ TEST_F(Cli, ProfileWritesATableAndATrace) {
 }
 
 TEST_F(Cli, ScoreSaysWhatIsSeen) {
-    ASSERT_EQ(
-        run("generate 'a red apple on a blue background' --steps 12 -o " + path("a.png")).code, 0);
+    ASSERT_EQ(run("generate 'a red apple on a blue background' --steps 6 -o " + path("a.png")).code,
+              0);
     const auto result = run("score " + path("a.png") + " 'a red apple on a blue background'");
     EXPECT_EQ(result.code, 0);
     EXPECT_THAT(result.out, HasSubstr("red apple"));

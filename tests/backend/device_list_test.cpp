@@ -91,14 +91,13 @@ TEST_F(DeviceListTest, TurnsChangeNoResult) {
             std::vector<uint8_t> mask(kBlocks);
             for (uint32_t column = 0; column < kBlocks; ++column)
                 mask[column] = h == 0 ? column == row || row == 4 : row != 1 || column < 2;
-            const Tensor o =
-                attention(stream_, rows(q, row * kBlock, kBlock), rows(k, 0, kTokens),
-                          rows(v, 0, kTokens),
-                          block_sparse(BlockSparseOptions{.q_blocks = 1,
-                                                          .k_blocks = kBlocks,
-                                                          .block_q = kBlock,
-                                                          .block_k = kBlock,
-                                                          .mask = mask}));
+            const Tensor o = attention(stream_, rows(q, row * kBlock, kBlock), rows(k, 0, kTokens),
+                                       rows(v, 0, kTokens),
+                                       block_sparse(BlockSparseOptions{.q_blocks = 1,
+                                                                       .k_blocks = kBlocks,
+                                                                       .block_q = kBlock,
+                                                                       .block_k = kBlock,
+                                                                       .mask = mask}));
             const auto values = to_host(stream_, o);
             alone.insert(alone.end(), values.begin(), values.end());
         }
