@@ -302,7 +302,7 @@ def main():
         log(kind, json.dumps(metrics[kind]))
         kinds = (POINT, BOX) if kind == "objects" else (POINT, BOX, TEXT)
         save_sheet(os.path.join(options.out, f"pictures_{kind}.png"), measure.sheet(kinds), 12, 128)
-        save_sheet(os.path.join(options.out, f"clips_{kind}.png"), strip[:8].flatten(0, 1), options.frames, 112)
+        save_sheet(os.path.join(options.out, f"clips_{kind}.png"), strip[:4].flatten(0, 1), options.frames, 112)
     metrics["speed"] = speed(measure, 256 if device.type == "cuda" else 1)
     with open(os.path.join(options.out, "metrics.json"), "w", encoding="utf-8") as file:
         json.dump(metrics, file, indent=1)

@@ -198,6 +198,11 @@ def unpatch(x, rows, columns):
     return x.reshape(batch, 4 * rows * columns, -1)
 
 
+def spread(x, shared):
+    """x (B, N, C) plus `shared` (F, N, C), each of whose entries goes to B / F entries of x."""
+    return (x.reshape(len(shared), -1, *x.shape[1:]) + shared[:, None].to(x.dtype)).flatten(0, 1)
+
+
 class Segmenter(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -330,7 +335,7 @@ class Segmenter(nn.Module):
         kind = mask.dtype
         x = (torch.where(given[:, None, None], mask, self.prompt.no_mask.to(kind))
              + said[:, None, None] * similarity.to(kind) * self.prompt.matched.to(kind))
-        x = self.spread(x, features)
+        x = spread(x, features)
         outputs = len(self.prompt.outputs)
         t = torch.cat((self.prompt.outputs.expand(batch, -1, -1), self.text(text)[:, None].float(), tokens.float()), 1)
         always = torch.ones(batch, outputs, dtype=torch.bool, device=x.device)
@@ -341,15 +346,10 @@ class Segmenter(nn.Module):
         x = self.picture_norm(x)
         t = t + self.last(self.last_norm(t) + t0, x + place, x)
         t = self.out_norm(t)
-        y = gelu(self.spread(unpatch(self.up1(x), rows, columns), skip1))
-        y = gelu(self.spread(unpatch(self.up2(y), 2 * rows, 2 * columns), skip2))
+        y = gelu(spread(unpatch(self.up1(x), rows, columns), skip1))
+        y = gelu(spread(unpatch(self.up2(y), 2 * rows, 2 * columns), skip2))
         y = y.transpose(1, 2).reshape(batch, -1, 4 * rows, 4 * columns)
         y = gelu(self.refine(y) + y).flatten(2)
         h = torch.stack([mlp(t[:, 1 + index]) for index, mlp in enumerate(self.hyper)], 1)
         logits = (h.to(y.dtype) @ y).reshape(batch, -1, 4 * rows, 4 * columns)
         return logits, self.score(t[:, 0])
-
-    @staticmethod
-    def spread(x, shared):
-        """x (B, N, C) plus `shared` (F, N, C), each of whose entries goes to B / F entries of x."""
-        return (x.reshape(len(shared), -1, *x.shape[1:]) + shared[:, None].to(x.dtype)).flatten(0, 1)
