@@ -68,16 +68,19 @@ Image upright(Image image, int orientation) {
     return result;
 }
 
-}  // namespace
+struct Decoded {
+    int width = 0, height = 0;
+    std::unique_ptr<stbi_us, void (*)(void*)> rgba{nullptr, stbi_image_free};
+};
 
-Image decode_image(std::span<const std::byte> bytes, const std::string& name) {
+Decoded decode(std::span<const std::byte> bytes, const std::string& name) {
     require(bytes.size() <= kMaxFileBytes, "[image] {} has {} bytes, expected at most {}", name,
             bytes.size(), kMaxFileBytes);
     const auto* data = reinterpret_cast<const stbi_uc*>(bytes.data());
     const int size = static_cast<int>(bytes.size());
     require(huffman_tables_fit(bytes), "[image] {} is a JPEG picture, but damaged: Huffman table",
             name);
-    Image image;
+    Decoded image;
     int channels = 0;
     require(stbi_info_from_memory(data, size, &image.width, &image.height, &channels) == 1,
             "[image] expected a PNG or JPEG picture, found {} to be {}", name, file_kind(bytes));
@@ -86,16 +89,22 @@ Image decode_image(std::span<const std::byte> bytes, const std::string& name) {
             kMaxImageSide, kMaxImagePixels, name, image.width, image.height);
 
     // 16 bit for all: v * 257 / 65535 is v / 255, so 8-bit pictures lose nothing.
-    const std::unique_ptr<stbi_us, void (*)(void*)> rgba(
-        stbi_load_16_from_memory(data, size, &image.width, &image.height, &channels, 4),
-        stbi_image_free);
-    require(rgba != nullptr, "[image] {} is {}, but damaged: {}", name, file_kind(bytes),
+    image.rgba.reset(
+        stbi_load_16_from_memory(data, size, &image.width, &image.height, &channels, 4));
+    require(image.rgba != nullptr, "[image] {} is {}, but damaged: {}", name, file_kind(bytes),
             stbi_failure_reason());
     require(within_limits(image.width, image.height), "[image] {} is damaged: two sizes", name);
+    return image;
+}
 
+}  // namespace
+
+Image decode_image(std::span<const std::byte> bytes, const std::string& name) {
+    const Decoded decoded = decode(bytes, name);
+    Image image{.width = decoded.width, .height = decoded.height, .rgb = {}};
     image.rgb.resize(3 * pixel_count(image));
     for (size_t i = 0; i < pixel_count(image); ++i) {
-        const stbi_us* pixel = rgba.get() + 4 * i;
+        const stbi_us* pixel = decoded.rgba.get() + 4 * i;
         const float alpha = static_cast<float>(pixel[3]) / 65535.0f;
         for (size_t c = 0; c < 3; ++c) {
             const float value = static_cast<float>(pixel[c]) / 65535.0f;
@@ -107,6 +116,19 @@ Image decode_image(std::span<const std::byte> bytes, const std::string& name) {
 
 Image load_image(const std::filesystem::path& path) {
     return decode_image(read_file(path, kMaxFileBytes), path.string());
+}
+
+std::vector<float> load_opacity(const std::filesystem::path& path) {
+    const Decoded decoded = decode(read_file(path, kMaxFileBytes), path.string());
+    std::vector<float> opacity(static_cast<size_t>(decoded.width) *
+                               static_cast<size_t>(decoded.height));
+    bool transparent = false;
+    for (size_t i = 0; i < opacity.size(); ++i) {
+        const stbi_us alpha = decoded.rgba.get()[4 * i + 3];
+        opacity[i] = static_cast<float>(alpha) / 65535.0f;
+        transparent |= alpha != 65535;
+    }
+    return transparent ? opacity : std::vector<float>{};
 }
 
 std::vector<std::byte> encode_png(const Image& image, const PngText& text) {

@@ -27,6 +27,9 @@ inline constexpr size_t kMaxImagePixels = size_t{1} << 26;
 Image load_image(const std::filesystem::path& path);
 /// The same from memory; `name` stands for the file in messages.
 Image decode_image(std::span<const std::byte> bytes, const std::string& name);
+/// How opaque each pixel is, (height, width) in [0, 1]; empty where all are. Throws Error as
+/// load_image does.
+std::vector<float> load_opacity(const std::filesystem::path& path);
 
 /// Writes an 8-bit RGB PNG; values are clamped to [0, 1] (NaN becomes 0) and rounded to the nearest
 /// of 255 steps. The text travels in the file (see png_text.h). Atomic: see write_file. Throws
