@@ -22,6 +22,7 @@ void add_edit(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_headhunt(CLI::App& app);
 void add_info(CLI::App& app);
+void add_inpaint(CLI::App& app);
 void add_lens(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_score(CLI::App& app);

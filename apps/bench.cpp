@@ -6,6 +6,7 @@
 #include "apps/app.h"
 #include "apps/bench/edit.h"
 #include "apps/bench/guidance.h"
+#include "apps/bench/inpaint.h"
 #include "apps/bench/merge.h"
 #include "apps/bench/methods.h"
 #include "apps/bench/ops.h"
@@ -28,6 +29,7 @@ struct Options {
     bench::EditOptions edit;
     int size = 0;  ///< of video and guidance; 0: as the model was trained
     bool profile = false;
+    bool boxes = false;  ///< of inpaint
 };
 
 void save(const Options& o, const bench::Json& document, const bench::Json& merged) {
@@ -67,8 +69,8 @@ void measure(const Options& o) {
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
     const auto is = [&](const char* name) { return o.what[0] == name; };
     const bool methods = is("methods"), video = is("video"), guidance = is("guidance"),
-               edit = is("edit"), lens = is("lens");
-    require(!(methods || video || guidance || edit || lens) || o.what.size() == 1,
+               edit = is("edit"), lens = is("lens"), inpaint = is("inpaint");
+    require(!(methods || video || guidance || edit || lens || inpaint) || o.what.size() == 1,
             "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
     if (edit || lens) {
         bench::EditOptions own = o.edit;
@@ -81,6 +83,21 @@ void measure(const Options& o) {
         own.values.cfg = o.video.cfg;
         vk::Device device(o.device);
         return edit ? bench::bench_edit(device, own) : bench::bench_lens(device, own);
+    }
+    if (inpaint) {
+        vk::Device device(o.device);
+        return bench::bench_inpaint(device, {.model = o.video.model,
+                                             .precision = o.precision,
+                                             .markdown = o.markdown,
+                                             .json = o.json,
+                                             .cases = o.edit.cases,
+                                             .pictures = o.video.picture,
+                                             .methods = o.video.methods,
+                                             .limit = o.edit.limit,
+                                             .boxes = o.boxes,
+                                             .steps = o.video.steps,
+                                             .cfg = o.video.cfg,
+                                             .seed = o.video.seed});
     }
     if (video) {
         vk::Device device(o.device);
@@ -171,8 +188,7 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
             "--methods", o.methods,
             "Of video: radial, neighborhood, reordered, rectified, Re-ttention, \"Re-ttention of "
             "reordered\", cache; of edit: edit, \"drawn anew\", \"SDEdit 0.5\", 0.7, 0.85, \"round "
-            "trip\" "
-            "(default: all)")
+            "trip\"; of inpaint: inpaint, \"inpaint with PAIntA\", pasted, smooth (default: all)")
         ->delimiter(',');
     command.add_option("--clips", o.clips, "Of video: prompts")
         ->check(CLI::Range(1, 1000))
@@ -180,7 +196,7 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
     command.add_option("--frames", o.frames, "Of video")
         ->check(CLI::Range(2, 64))
         ->capture_default_str();
-    command.add_option("--steps", o.steps, "Of video, guidance and edit")
+    command.add_option("--steps", o.steps, "Of video, guidance, edit and inpaint")
         ->check(CLI::Range(2, 200))
         ->capture_default_str();
     command
@@ -190,12 +206,14 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->delimiter(',')
         ->check(CLI::Range(0, 200))
         ->capture_default_str();
-    command.add_option("--seed", o.seed, "Of video and guidance: the first clip's or picture's");
-    command.add_option("--model", o.model, "Of video, guidance, edit and lens: model folder");
+    command.add_option("--seed", o.seed,
+                       "Of video, guidance and inpaint: the first clip's or picture's");
+    command.add_option("--model", o.model,
+                       "Of video, guidance, edit, lens and inpaint: model folder");
     command.add_option("--picture", o.picture,
                        "Write as PNG; of video: strips of the first clip, dense and by each row; "
-                       "of guidance: the first pictures of each row; of edit: every picture and "
-                       "what each method makes of it");
+                       "of guidance: the first pictures of each row; of edit and inpaint: every "
+                       "picture and what each method makes of it");
 }
 
 void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
@@ -218,8 +236,9 @@ void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
 
 void add_edit_options(CLI::App& command, bench::EditOptions& o) {
     command.add_option("--cases", o.cases,
-                       "Of edit and lens: the folder that training/edit_cases.py wrote");
-    command.add_option("--limit", o.limit, "Of edit and lens: only the first cases; 0: all")
+                       "Of edit, lens and inpaint: the folder that training/edit_cases.py wrote");
+    command
+        .add_option("--limit", o.limit, "Of edit, lens and inpaint: only the first cases; 0: all")
         ->check(CLI::Range(0, 100000));
     const auto part = [&](const char* name, float& value) {
         command.add_option(name, value, "Of edit, as of fovea edit")
@@ -243,9 +262,9 @@ void add_bench(CLI::App& app) {
     command
         ->add_option("what", o->what,
                      "attention, gemm, conv, model, startup or all of these, several may be; or "
-                     "methods, video, guidance, edit or lens, alone")
+                     "methods, video, guidance, edit, lens or inpaint, alone")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods",
-                               "video", "guidance", "edit", "lens"}));
+                               "video", "guidance", "edit", "lens", "inpaint"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -271,6 +290,7 @@ void add_bench(CLI::App& app) {
     command->add_option("--size", o->size,
                         "Of video and guidance: pixels a side (default: 128, 256)");
     add_edit_options(*command, o->edit);
+    command->add_flag("--boxes", o->boxes, "Of inpaint: holes are boxes around the objects");
     command->add_flag("--profile", o->profile, "Print the time by op of each row's last run");
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))
@@ -309,7 +329,8 @@ void add_bench(CLI::App& app) {
         "video: the same on the model's own clips, PSNR and SSIM against dense\n"
         "guidance: pictures by each guidance, what the evaluator recognises, the time of a step\n"
         "edit, lens: fovea edit beside drawing anew and SDEdit, and whether words' maps point at\n"
-        "their objects, on pictures with masks: fovea bench edit --cases FOLDER\n\n"
+        "their objects, on pictures with masks: fovea bench edit --cases FOLDER\n"
+        "inpaint: objects of the same cases cut out and others asked for in their place\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
         "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"

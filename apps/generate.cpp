@@ -15,31 +15,6 @@ struct Options : GenerationOptions {
     int count = 1;
 };
 
-// FILE for one picture; FILE-1.png, FILE-2.png … or DIR/SEED.png for several.
-std::vector<fs::path> output_paths(const Options& options) {
-    const fs::path output = options.output;
-    std::error_code error;
-    const bool folder = fs::is_directory(output, error) || options.output.ends_with('/');
-    std::vector<fs::path> paths;
-    for (int i = 0; i < options.count; ++i) {
-        if (folder)
-            paths.push_back(output /
-                            fmt::format("fovea-{}.png", options.seed + static_cast<uint64_t>(i)));
-        else if (options.count == 1)
-            paths.push_back(output);
-        else
-            paths.push_back(output.parent_path() /
-                            fmt::format("{}-{}.png", output.stem().string(), i + 1));
-    }
-    const fs::path parent = folder ? output : output.parent_path();
-    if (!parent.empty()) fs::create_directories(parent, error);
-    require(parent.empty() || fs::is_directory(parent),
-            "[generate] the folder {} cannot be made: {}", parent.string(), error.message());
-    require(folder || output.extension() == ".png",
-            "[generate] -o {} found, expected a .png file or a folder", options.output);
-    return paths;
-}
-
 void dry_run(vk::Stream& stream, const Model& model, const Options& options,
              const TextToImage::Request& request) {
     const auto probe = TextToImage::probe(stream, model, request);
@@ -70,7 +45,9 @@ void run(const CLI::App& command, Options options) {
     request.seeds.clear();
     for (int i = 0; i < options.count; ++i)
         request.seeds.push_back(options.seed + static_cast<uint64_t>(i));
-    const auto paths = options.dry_run ? std::vector<fs::path>{} : output_paths(options);
+    const auto paths = options.dry_run
+                           ? std::vector<fs::path>{}
+                           : output_paths("generate", options.output, options.seed, options.count);
 
     vk::Device device(options.device);
     vk::Stream stream(device);

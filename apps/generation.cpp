@@ -10,6 +10,8 @@
 
 namespace fovea::apps {
 
+namespace fs = std::filesystem;
+
 void add_generation_options(CLI::App& command, GenerationOptions& o) {
     command.add_option("--seed", o.seed, "Same seed and device: same result")
         ->capture_default_str();
@@ -85,6 +87,30 @@ void fill(DenoiseRequest& request, const GenerationOptions& options) {
     request.sampler = sampler_by_name(options.sampler);
     request.preview_every = options.preview;
     request.cancel = &interrupted();
+}
+
+std::vector<fs::path> output_paths(const char* command, const std::string& asked, uint64_t seed,
+                                   int count) {
+    const fs::path output = asked;
+    std::error_code error;
+    const bool folder = fs::is_directory(output, error) || asked.ends_with('/');
+    std::vector<fs::path> paths;
+    for (int i = 0; i < count; ++i) {
+        if (folder)
+            paths.push_back(output / fmt::format("fovea-{}.png", seed + static_cast<uint64_t>(i)));
+        else if (count == 1)
+            paths.push_back(output);
+        else
+            paths.push_back(output.parent_path() /
+                            fmt::format("{}-{}.png", output.stem().string(), i + 1));
+    }
+    const fs::path parent = folder ? output : output.parent_path();
+    if (!parent.empty()) fs::create_directories(parent, error);
+    require(parent.empty() || fs::is_directory(parent), "[{}] the folder {} cannot be made: {}",
+            command, parent.string(), error.message());
+    require(folder || output.extension() == ".png",
+            "[{}] -o {} found, expected a .png file or a folder", command, asked);
+    return paths;
 }
 
 Json settings(const GenerationOptions& options, const DenoiseRequest& request, const Model& model,

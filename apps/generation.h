@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "apps/app.h"
 #include "backend/vk/profile.h"
@@ -40,6 +41,11 @@ void parse_size(const char* command, const std::string& text, int& width, int& h
 /// that can be, as the nearest multiples of 16.
 void fit_size(const Image& picture, const Model& model, int& width, int& height);
 
+/// `asked` for one picture; NAME-1.png, NAME-2.png … or FOLDER/fovea-SEED.png for several. Makes
+/// the folder. Throws Error for what is neither.
+std::vector<std::filesystem::path> output_paths(const char* command, const std::string& asked,
+                                                uint64_t seed, int count);
+
 void fill(DenoiseRequest& request, const GenerationOptions& options);
 
 /// What another run needs for the same result, and what it ran on.
@@ -58,7 +64,8 @@ class Settings {
 
     template <typename T>
     void take(const char* option, const char* key, T& value) const {
-        if (app_.count(option) == 0 && json_.contains(key)) json_.at(key).get_to(value);
+        const auto* given = app_.get_option_no_throw(option);  // none: the command has no such
+        if (given && given->count() == 0 && json_.contains(key)) json_.at(key).get_to(value);
     }
     void take(GenerationOptions& options) const;
 

@@ -152,6 +152,15 @@ void Denoiser::hold_first_frame(const Tensor& latent) {
     first_frame_ = latent;
 }
 
+void Denoiser::hold(const Tensor& latent, const Tensor& open) {
+    require(latent.shape() == shape_ && open.shape() == shape_ && shape_.size() == 4,
+            "[denoise] latents {} and a mask {} found, expected pictures, both {}",
+            to_string(latent.shape()), to_string(open.shape()), to_string(shape_));
+    const Tensor away = linear_combination(stream_, {{1, start()}, {-1, latent}});
+    open_ = open;
+    held_ = linear_combination(stream_, {{1, away}, {-1, multiply(stream_, away, open)}});
+}
+
 Tensor Denoiser::start() const {
     size_t each = 1;
     for (size_t axis = 1; axis < shape_.size(); ++axis) each *= static_cast<size_t>(shape_[axis]);
@@ -184,6 +193,7 @@ Tensor Denoiser::model_input(const Tensor& z, int64_t copies) const {
 }
 
 Tensor Denoiser::velocity(const Tensor& z, const Evaluation& at) const {
+    if (held_ && at.step < guidance_.zero_steps()) return held_;
     const Branches& b = branches(at.step, at.steps);
     const DitGrid grid = model_.dit.grid(z.shape());
     DitHooks hooks = hooks_ ? hooks_(at) : DitHooks{};
@@ -205,7 +215,8 @@ Tensor Denoiser::velocity(const Tensor& z, const Evaluation& at) const {
     if (b.layout.unprompted) of.unprompted = v.slice(n, n);
     for (size_t i = 0; i < b.terms.size(); ++i)
         of.perturbed[b.terms[i]] = v.slice((copies + static_cast<int64_t>(i)) * n, n);
-    return combination_.velocity(stream_, z, at.t, at.step, at.steps, of);
+    const Tensor guided = combination_.velocity(stream_, z, at.t, at.step, at.steps, of);
+    return held_ ? add(stream_, multiply(stream_, guided, open_), held_) : guided;
 }
 
 void Denoiser::check_cancel() const {
@@ -223,7 +234,7 @@ Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_pr
     for (int i = 0; i < steps; ++i) {
         check_cancel();
         // A velocity of 0 leaves z where it is, without the model.
-        if (i >= zero)
+        if (i >= zero || held_)
             z = sampler.step(stream_, z, i, [&](const Tensor& at, float t) {
                 return velocity(at, {.step = i, .steps = steps, .t = t});
             });

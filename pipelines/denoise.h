@@ -62,6 +62,11 @@ class Denoiser {
     /// the model without noise whatever the time.
     void hold_first_frame(const Tensor& latent);
 
+    /// Of pictures: where `open` is 0 the velocity is that from `latent` to the noise of start(),
+    /// whatever the model says, so that every sampler leaves this on its way to `latent`; where it
+    /// is 1 the model's. Both (samples, latent…) f32.
+    void hold(const Tensor& latent, const Tensor& open);
+
     /// (samples, latent…) f32. Noise depends on the seed alone, not on the batch.
     Tensor start() const;
 
@@ -107,6 +112,7 @@ class Denoiser {
     std::vector<uint64_t> seeds_;
     MethodHooks hooks_;
     Tensor first_frame_;
+    Tensor open_, held_;  ///< of hold(): where the model is asked, and the velocity elsewhere
     std::vector<float> entropy_factors_;                                   ///< a layer, or none
     std::map<size_t, std::shared_ptr<const Perturbation>> perturbations_;  ///< by term
     mutable std::map<std::vector<bool>, Branches> branches_;               ///< as they come

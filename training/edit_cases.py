@@ -1,6 +1,7 @@
-"""Writes held-out scenes with exact masks and an edit of each: what `fovea bench edit` and `fovea bench lens` read.
+"""Writes held-out scenes with exact masks and an edit of each: what `fovea bench edit`, lens and inpaint read.
 
     python3 training/edit_cases.py --data .carry --out cases --count 201
+    python3 training/edit_cases.py --data .carry --out cases --count 200 --kinds object    # all that inpaint reads
 
 Kinds by turns: another object, another background colour, another style. Scenes of two objects are combinations that
 were held out of training; of single objects only the composition is new. cases.json lists, for each case,
@@ -27,6 +28,7 @@ from captions import COLORS, RELATIONS, SHADES, STYLES, Captioner, held_out, wit
 
 SIZE = 256
 GROW = 16
+KINDS = ("object", "background", "style")
 CENTRES = {"left": ((.27, .5), (.73, .5)), "right": ((.73, .5), (.27, .5)),
            "above": ((.5, .27), (.5, .73)), "below": ((.5, .73), (.5, .27))}
 
@@ -139,11 +141,12 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--count", type=int, default=201)
     parser.add_argument("--seed", type=int, default=4711)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
     cases = Cases(options.data, options.out, options.seed)
-    kinds = ("object", "background", "style")
-    listed = [cases.case(number, kinds[number % 3]) for number in range(options.count)]
+    kinds = options.kinds
+    listed = [cases.case(number, kinds[number % len(kinds)]) for number in range(options.count)]
     with open(os.path.join(options.out, "cases.json"), "w", encoding="utf-8") as file:
         json.dump({"cases": listed}, file, indent=1)
 

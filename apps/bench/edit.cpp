@@ -6,11 +6,10 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "apps/app.h"
+#include "apps/bench/cases.h"
 #include "apps/bench/row.h"
 #include "backend/error.h"
 #include "backend/ops/elementwise.h"
@@ -21,8 +20,6 @@
 
 namespace fovea::apps::bench {
 namespace {
-
-namespace fs = std::filesystem;
 
 /// SDEdit's strength trades what is asked for against what is kept; drawn anew is its strength 1.
 struct Method {
@@ -35,47 +32,6 @@ constexpr std::array<Method, 5> kMethods{{{"edit", 0},
                                           {"SDEdit 0.7", 0.7f},
                                           {"SDEdit 0.85", 0.85f}}};
 constexpr const char* kRoundTrip = "round trip";
-
-struct Object {
-    std::string name;
-    Image mask;
-};
-
-struct Case {
-    Image picture, region;
-    std::string prompt, kind, target;
-    std::vector<Object> objects;
-};
-
-std::vector<Case> read_cases(const EditOptions& o) {
-    require(!o.cases.empty(),
-            "[bench] no cases; training/edit_cases.py writes them, --cases names their folder");
-    const fs::path folder = o.cases, list = folder / "cases.json";
-    std::ifstream file(list);
-    require(file.good(), "[bench] {} is missing", list.string());
-    const auto json = nlohmann::json::parse(file, nullptr, false);
-    require(json.is_object() && json.contains("cases"), "[bench] {} is not a list of cases",
-            list.string());
-    std::vector<Case> cases;
-    for (const auto& entry : json.at("cases")) {
-        if (o.limit > 0 && std::ssize(cases) == o.limit) break;
-        const auto picture = [&](const nlohmann::json& name) {
-            return load_image(folder / name.get<std::string>());
-        };
-        const auto& edit = entry.at("edit");
-        Case one{.picture = picture(entry.at("picture")),
-                 .region = picture(edit.at("region")),
-                 .prompt = entry.at("prompt"),
-                 .kind = edit.at("kind"),
-                 .target = edit.at("prompt"),
-                 .objects = {}};
-        for (const auto& object : entry.at("objects"))
-            one.objects.push_back({object.at("name"), picture(object.at("mask"))});
-        cases.push_back(std::move(one));
-    }
-    require(!cases.empty(), "[bench] {} lists no case", list.string());
-    return cases;
-}
 
 bool is_white(const Image& mask, double x, double y) {
     const auto at = [](double part, int count) {
@@ -170,7 +126,7 @@ std::string row_of(const std::string& method, const std::string& kind, const Fig
 }  // namespace
 
 void bench_lens(vk::Device& device, const EditOptions& o) {
-    const auto cases = read_cases(o);
+    const auto cases = read_cases(o.cases, o.limit);
     Studio studio(device, o);
     const int64_t layers = studio.model.dit.config().layers;
     std::vector<int> hits(static_cast<size_t>(layers) + 1, 0);
@@ -186,7 +142,7 @@ void bench_lens(vk::Device& device, const EditOptions& o) {
         request.taps.by_layer = true;
         request.cancel = &interrupted();
         const auto result = Lens::run(studio.stream, studio.model, request);
-        for (const Object& object : one.objects) {
+        for (const Case::Object& object : one.objects) {
             const auto places = find_phrase(studio.model.tokenizer, result.words, object.name);
             std::vector<float> mean(static_cast<size_t>(result.rows * result.columns), 0);
             const auto points = [&](const std::vector<float>& heat) {
@@ -221,7 +177,7 @@ void bench_lens(vk::Device& device, const EditOptions& o) {
 }
 
 void bench_edit(vk::Device& device, const EditOptions& o) {
-    const auto cases = read_cases(o);
+    const auto cases = read_cases(o.cases, o.limit);
     Studio studio(device, o);
     const auto& v = o.values;
     std::string text = fmt::format(
