@@ -145,7 +145,7 @@ struct Page : Given {
 };
 
 std::string text_of(const char* path) {
-    std::ifstream file(std::string(FOVEA_SOURCE_DIR) + "/" + path);
+    std::ifstream file(fmt::format("{}/{}", FOVEA_SOURCE_DIR, path));
     std::stringstream text;
     text << file.rdbuf();
     return text.str();
