@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 struct Options : GenerationOptions {
     std::string picture, mask, painta = "off", save_mask;
     std::vector<std::string> boxes;
-    int count = 1, window = 512;
+    int count = 1, window = 256;
 };
 
 Box parse_box(const std::string& text) {
@@ -255,7 +255,8 @@ void add_inpaint(CLI::App& app) {
     command
         ->add_option("--window", options->window,
                      "Longest side drawn at once, a multiple of 16 from 256 to 512; larger holes "
-                     "are drawn smaller and enlarged")
+                     "are drawn smaller and enlarged. Far above 256 it shows fewer or several "
+                     "objects")
         ->capture_default_str();
     add_generation_options(*command, *options);
     command->callback([command, options] { run(*command, *options); });

@@ -27,6 +27,7 @@ struct Canvas {
 /// A tile of one picture as the model gets it.
 struct Piece {
     size_t job;
+    uint64_t seed;
     const Tile* tile;
     Image known;  ///< (tile) its holes filled smoothly
     Mask cells;   ///< (latent) to be drawn
@@ -47,10 +48,16 @@ void validate(const Request& request) {
     }
 }
 
-Piece piece_of(const Canvas& canvas, size_t job, const Tile& tile) {
+// Every tile has noise of its own.
+uint64_t seed_of(uint64_t seed, size_t tile) {
+    return seed + tile * 0x9e3779b97f4a7c15u;
+}
+
+Piece piece_of(const Canvas& canvas, size_t job, uint64_t seed, const Tile& tile) {
     const Mask open = crop(canvas.open, tile.window);
     const Image smooth = membrane(crop(canvas.picture, tile.window), open);
     return {.job = job,
+            .seed = seed,
             .tile = &tile,
             .known = resize(smooth, tile.width, tile.height),
             .cells = coarsen(open, tile.width, tile.height, Autoencoder::kDown)};
@@ -83,7 +90,7 @@ class Batch {
         for (const Piece& piece : pieces) {
             const Job& job = request.jobs[piece.job];
             request_.each_prompt.push_back(job.prompt);
-            seeds.push_back(job.seed);
+            seeds.push_back(piece.seed);
             for (const uint8_t cell : piece.cells.hole)
                 open.insert(open.end(), static_cast<size_t>(channels), cell);
         }
@@ -171,7 +178,7 @@ size_t batch_size(const vk::DeviceInfo& device, const Model& model, const Reques
 }  // namespace
 
 std::vector<Tile> Inpaint::plan(const Model& model, const Mask& hole, int window) {
-    return plan_tiles(hole, {.usual = static_cast<int>(model.dit.config().size),
+    return plan_tiles(hole, {.usual = std::min(static_cast<int>(model.dit.config().size), window),
                              .most = window,
                              .least = kMinSide,
                              .multiple = kSideMultiple});
@@ -209,7 +216,9 @@ std::vector<Inpaint::Result> Inpaint::run(vk::Stream& stream, const Model& model
     for (size_t b = 0; b < batches.size(); ++b) {
         std::vector<Piece> pieces;
         for (const size_t job : batches[b])
-            pieces.push_back(piece_of(canvases[job], job, canvases[job].tiles[round_of[b]]));
+            pieces.push_back(piece_of(canvases[job], job,
+                                      seed_of(request.jobs[job].seed, round_of[b]),
+                                      canvases[job].tiles[round_of[b]]));
         const int before = request.steps * static_cast<int>(b);
         std::function<void(int, int)> on_step;
         if (request.on_step)

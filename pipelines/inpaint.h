@@ -24,7 +24,7 @@ struct Inpaint {
     struct Request : DenoiseRequest {
         std::vector<Job> jobs;  ///< computed together where their tiles have one size
         bool painta = false;    ///< vision/taps/painta.h
-        int window = 512;       ///< longest side that is drawn at once; larger holes are enlarged
+        int window = 256;       ///< longest side that is drawn at once; larger holes are enlarged
         /// Estimates of tiles as they are drawn, after every preview_every steps.
         std::function<void(const std::vector<Image>&)> on_preview;
     };

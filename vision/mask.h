@@ -51,7 +51,7 @@ HoleParts parts_of(const Mask& mask);
 /// What a model can draw at once. Sides in its pixels.
 struct TileLimits {
     int usual = 256;    ///< side unless the hole or the picture says otherwise
-    int most = 512;     ///< larger holes are drawn smaller
+    int most = 256;     ///< larger holes are drawn smaller
     int least = 128;    ///< smaller pictures are continued by reflection
     int multiple = 16;  ///< of sides
     int margin = 32;    ///< around the hole at least, where the picture goes on

@@ -12,19 +12,24 @@ namespace {
 
 constexpr float kSettled = 1e-6f;  // change of a sweep at which the membrane rests
 constexpr int kMostSweeps = 500;
+// Differences of the edge from their median up to here are of tone and spread through the hole,
+// what is more, as where the edge cuts an object, fades within a few pixels.
+constexpr float kTone = 0.04f;
+constexpr float kFade = 3;
 constexpr int kNear = 4;  // pixels from the edge that count as near it
 
 size_t at(int width, int x, int y) {
     return static_cast<size_t>(y) * static_cast<size_t>(width) + static_cast<size_t>(x);
 }
 
-// Relaxes the hole of an image whose values there are a first guess.
-void relax(Image& image, const Mask& mask) {
+// Relaxes the hole of an image whose values there are a first guess: Δf = f · pull.
+void relax(Image& image, const Mask& mask, float pull = 0) {
     const int w = image.width, h = image.height;
     const Box box = mask.box();
     const int extent = std::max(box.width(), box.height()) + 1;
-    // Optimal over-relaxation for a square of this side.
-    const auto omega = static_cast<float>(2 / (1 + std::sin(std::numbers::pi / (extent + 1))));
+    // Optimal over-relaxation for a square of this side; what is pulled settles sooner.
+    const double rate = std::cos(std::numbers::pi / (extent + 1)) * 4 / (4 + pull);
+    const auto omega = static_cast<float>(2 / (1 + std::sqrt(1 - rate * rate)));
     for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
         float most = 0;
         for (int y = box.top; y < box.bottom; ++y)
@@ -44,7 +49,7 @@ void relax(Image& image, const Mask& mask) {
                 if (count == 0) continue;
                 for (size_t c = 0; c < 3; ++c) {
                     float& value = image.rgb[3 * at(w, x, y) + c];
-                    const float change = omega * (sum[c] / count - value);
+                    const float change = omega * (sum[c] / (count + pull) - value);
                     value += change;
                     most = std::max(most, std::abs(change));
                 }
@@ -89,6 +94,36 @@ void fill(Image& image, const Mask& mask) {
     relax(image, mask);
 }
 
+// The image without what its hole holds.
+Image cleared(const Image& image, const Mask& mask) {
+    Image result = image;
+    for (size_t i = 0; i < mask.hole.size(); ++i)
+        if (mask.hole[i]) std::fill_n(&result.rgb[3 * i], 3, 0.0f);
+    return result;
+}
+
+// Of each channel, over known pixels beside the hole.
+std::array<float, 3> median_of_edge(const Image& image, const Mask& mask) {
+    std::array<std::vector<float>, 3> values;
+    const auto in_hole = [&](int x, int y) {
+        return x >= 0 && y >= 0 && x < mask.width && y < mask.height && mask.at(x, y);
+    };
+    for (int y = 0; y < mask.height; ++y)
+        for (int x = 0; x < mask.width; ++x)
+            if (!mask.at(x, y) &&
+                (in_hole(x - 1, y) || in_hole(x + 1, y) || in_hole(x, y - 1) || in_hole(x, y + 1)))
+                for (size_t c = 0; c < 3; ++c)
+                    values[c].push_back(image.rgb[3 * at(mask.width, x, y) + c]);
+    std::array<float, 3> median{};
+    for (size_t c = 0; c < 3; ++c) {
+        if (values[c].empty()) continue;
+        const auto middle = values[c].begin() + std::ssize(values[c]) / 2;
+        std::nth_element(values[c].begin(), middle, values[c].end());
+        median[c] = *middle;
+    }
+    return median;
+}
+
 void require_size(const Image& image, int width, int height) {
     require(image.width == width && image.height == height,
             "[membrane] {}×{} and {}×{} pixels found, expected the same", image.width, image.height,
@@ -99,9 +134,7 @@ void require_size(const Image& image, int width, int height) {
 
 Image membrane(const Image& image, const Mask& mask) {
     require_size(image, mask.width, mask.height);
-    Image result = image;
-    for (size_t i = 0; i < mask.hole.size(); ++i)
-        if (mask.hole[i]) std::fill_n(&result.rgb[3 * i], 3, 0.0f);
+    Image result = cleared(image, mask);
     if (mask.count() < std::ssize(mask.hole)) fill(result, mask);
     return result;
 }
@@ -109,14 +142,23 @@ Image membrane(const Image& image, const Mask& mask) {
 Image blend(const Image& image, const Image& fill, const Mask& mask) {
     require_size(image, mask.width, mask.height);
     require_size(fill, mask.width, mask.height);
-    Image shift = image;
-    for (size_t i = 0; i < shift.rgb.size(); ++i) shift.rgb[i] -= fill.rgb[i];
-    shift = membrane(shift, mask);
+    Image tone = image;
+    for (size_t v = 0; v < tone.rgb.size(); ++v) tone.rgb[v] -= fill.rgb[v];
+    const auto median = median_of_edge(tone, mask);
+    Image rest = tone;
+    for (size_t v = 0; v < tone.rgb.size(); ++v) {
+        const float middle = median[v % 3];
+        tone.rgb[v] = std::clamp(tone.rgb[v], middle - kTone, middle + kTone);
+        rest.rgb[v] -= tone.rgb[v];
+    }
+    tone = membrane(tone, mask);
+    rest = cleared(rest, mask);
+    relax(rest, mask, 1 / (kFade * kFade));
     Image result = image;
     for (size_t i = 0; i < mask.hole.size(); ++i)
         if (mask.hole[i])
             for (size_t v = 3 * i; v < 3 * i + 3; ++v)
-                result.rgb[v] = std::clamp(fill.rgb[v] + shift.rgb[v], 0.0f, 1.0f);
+                result.rgb[v] = std::clamp(fill.rgb[v] + tone.rgb[v] + rest.rgb[v], 0.0f, 1.0f);
     return result;
 }
 

@@ -10,10 +10,11 @@ namespace fovea {
 /// the hole does not matter; a hole without any pixel around it becomes 0.
 Image membrane(const Image& image, const Mask& mask);
 
-/// `image` with the hole filled from `fill`, a picture of the same size, shifted by the membrane
-/// of their difference at the hole's edge, so that the fill's gradients go on where the image's end
-/// (Pérez, Gangnet and Blake, Poisson Image Editing, 2003). Values in [0, 1]. Pixels outside the
-/// hole are the image's to the bit.
+/// `image` with the hole filled from `fill`, a picture of the same size, shifted so that it meets
+/// the image at the hole's edge (after Pérez, Gangnet and Blake, Poisson Image Editing, 2003): by
+/// the membrane of the difference there as far as it is one of tone, within 0.04 of the edge's
+/// median; the rest, where the edge cuts through what is drawn, fades within some three pixels.
+/// Values in [0, 1]. Pixels outside the hole are the image's to the bit.
 Image blend(const Image& image, const Image& fill, const Mask& mask);
 
 /// Mean |difference| of neighbouring pixels over channels, in steps of 1/255.

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/apps/program.h"
@@ -93,6 +94,35 @@ TEST_F(InpaintCli, AHoleIsFilledAndFilledAgain) {
     EXPECT_NE(one.rgb, two.rgb);
     const size_t corner = 3 * (5 * 128 + 5);
     EXPECT_EQ(one.rgb[corner], before.rgb[corner]);
+}
+
+TEST_F(InpaintCli, BenchComparesMethods) {
+    draw("picture.png", 128, 128);
+    draw("mask.png", 128, 128, true);
+    const nlohmann::json object{{"name", "pig"}, {"mask", "mask.png"}};
+    const nlohmann::json one{
+        {"picture", "picture.png"},
+        {"prompt", "a pig on a blue background"},
+        {"objects", {object}},
+        {"edit",
+         {{"kind", "object"}, {"prompt", "a pear on a blue background"}, {"region", "mask.png"}}}};
+    nlohmann::json other = one;
+    other["edit"]["kind"] = "style";
+    std::ofstream(path("cases.json")) << nlohmann::json{{"cases", {other, one}}};
+    const auto found = run("bench inpaint --boxes --steps 2 --methods inpaint,smooth --cases " +
+                           folder_.string() + " --json " + path("b.json") + " --picture " +
+                           path("b.png") + " --markdown " + path("b.md"));
+    ASSERT_EQ(found.code, 0) << found.err;
+    const auto json = nlohmann::json::parse(text("b.json"));
+    EXPECT_EQ(json.at("cases"), 1);
+    EXPECT_EQ(json.at("rows").at("inpaint").at("known_identical"), 1);
+    EXPECT_EQ(json.at("rows").at("smooth").at("object_recognised"), 0);  // nothing is there
+    EXPECT_EQ(json.at("each")[0].at("across"), 0);
+    EXPECT_THAT(text("b.md"), HasSubstr("| smooth | 0.0 ± 0.0 | 0.0 ± 0.0 | 1/1 | 0.00 | 0.00 |"));
+    EXPECT_EQ(load_image(path("b.png")).width, 3 * 128 + 4);
+    expect_error("bench inpaint", "[bench] no cases");
+    expect_error("bench inpaint --methods none --cases " + folder_.string(),
+                 "--methods none found, expected inpaint");
 }
 
 }  // namespace

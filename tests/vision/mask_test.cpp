@@ -114,7 +114,7 @@ TEST(Mask, TilesStandAroundTheirHoles) {
             for (size_t i = 0; i < mask.hole.size(); ++i) mask.hole[i] |= more.hole[i];
         }
         int64_t filled = 0;
-        auto plan = plan_tiles(mask);
+        auto plan = plan_tiles(mask, {.most = 512});
         for (const Tile& tile : plan) filled += tile.fills.count();
         EXPECT_EQ(filled, mask.count());  // each pixel once: parts are whole
         return plan;
@@ -152,7 +152,7 @@ TEST(Mask, TilesStandAroundTheirHoles) {
 }
 
 TEST(Mask, LargeHolesAreDrawnSmaller) {
-    const auto plan = plan_tiles(mask_of(Box{400, 300, 1600, 1100}, 2000, 1500));
+    const auto plan = plan_tiles(mask_of(Box{400, 300, 1600, 1100}, 2000, 1500), {.most = 512});
     ASSERT_THAT(plan, SizeIs(1));
     EXPECT_EQ(plan[0].width, 512);
     EXPECT_TRUE(plan[0].window.contains({400, 300, 1600, 1100}));
@@ -160,6 +160,7 @@ TEST(Mask, LargeHolesAreDrawnSmaller) {
                  down = static_cast<double>(plan[0].window.height()) / plan[0].height;
     EXPECT_NEAR(across, 1500.0 / 512, 0.01);  // 1200 and an eighth on either side
     EXPECT_NEAR(across, down, 0.01);
+    EXPECT_EQ(plan_tiles(mask_of(Box{400, 300, 1600, 1100}, 2000, 1500))[0].width, 256);
 }
 
 TEST(Membrane, IsHarmonic) {
@@ -207,6 +208,22 @@ TEST(Membrane, BlendTakesTheFillsGradients) {
         if (!mask.hole[i]) {
             EXPECT_EQ(found.rgb[3 * i], source.rgb[3 * i]);
         }
+}
+
+TEST(Membrane, BlendLeavesWhatTheEdgeCuts) {
+    // Half of one edge is another colour: a tenth of it reaches ten pixels in, less than that of
+    // the membrane.
+    const Image image = image_of(60, 60, [](int, int) { return 0.25; });
+    const Mask mask = mask_of(Box{10, 10, 50, 50}, 60, 60);
+    const Image drawn =
+        image_of(60, 60, [](int x, int y) { return x < 20 && y > 15 && y < 45 ? 0.75 : 0.25; });
+    const Image found = blend(image, drawn, mask);
+    const auto at = [&](int x, int y) {
+        return found.rgb[3 * (static_cast<size_t>(y) * 60 + static_cast<size_t>(x))];
+    };
+    EXPECT_LT(at(10, 30), 0.45f);  // drawn to what is beside it
+    EXPECT_GT(at(19, 30), 0.68f);
+    EXPECT_NEAR(at(40, 30), 0.25f, 0.02f);  // a membrane of the whole: 0.2
 }
 
 TEST(Membrane, SeamComparesTheEdgeWithWhatIsNear) {
