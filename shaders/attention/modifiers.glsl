@@ -29,16 +29,16 @@ float modified(float score, uint query, uint key) {
                                      params.k_labels +
                                  min(uint(k_label_data[key]), params.k_labels - 1)];
     if (BIAS)
-        score += to_log2(bias_data[own_head * params.bias_head_stride +
+        score += to_log2(bias_data[own_head() * params.bias_head_stride +
                                    query * params.kv_len + key]);
     if (RELATIVE_BIAS) {
         const uint columns = params.grid_columns;
         const uint row = query / columns + params.grid_rows - 1 - key / columns;
         const uint column = query % columns + columns - 1 - key % columns;
-        score += to_log2(relative_bias_data[own_head * params.relative_head_stride +
+        score += to_log2(relative_bias_data[own_head() * params.relative_head_stride +
                                             row * (2 * columns - 1) + column]);
     }
     if (KEY_WEIGHTS)
-        score += log2(key_weights_data[own_head * params.weights_head_stride + key]);
+        score += log2(key_weights_data[own_head() * params.weights_head_stride + key]);
     return score;
 }

@@ -40,7 +40,7 @@ void load_q() {
             if (rows_at_once * Q_VECTORS % WORKGROUP != 0 && at >= rows_at_once * Q_VECTORS)
                 continue;
             const uint row = at / Q_VECTORS, column = at % Q_VECTORS;
-            const uint slot = own_tile * BR + first + row;
+            const uint slot = own_tile() * BR + first + row;
             const uint token = first + row < BR ? query_token(slot) : NO_TOKEN;
             uvec4 vector = uvec4(0);
             if (token != NO_TOKEN && column < HEAD_DIM / 8)

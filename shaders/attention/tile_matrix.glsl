@@ -33,7 +33,7 @@ void fetch_masks();
 void end_softmax();  // o becomes the result; writes the LSE
 
 uint own_slot(uint row) {
-    return own_tile * BR + gl_SubgroupID * ROW_TILES * MAT_M + row;
+    return own_tile() * BR + gl_SubgroupID * ROW_TILES * MAT_M + row;
 }
 
 // Without a branch, which costs a move of every vector that it leaves alone (25 % on an H200): what
@@ -161,7 +161,7 @@ uvec4 packed(vec4 a, vec4 b) {
 
 // Through shared memory, a matrix at a time: 8 columns of a row an invocation.
 void store_o() {
-    const float u = PERTURB ? perturb_data[own_head] : 0;
+    const float u = PERTURB ? perturb_data[own_head()] : 0;
     const uint scratch = gl_SubgroupID * S_TILE;
     UNROLLED for (uint n = 0; n < ROW_TILES * V_MATRICES; ++n) {
         const uint c = n % V_MATRICES;

@@ -72,7 +72,7 @@ void begin(uint blocks) {
     kv_head = key_head();
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         query_at[r] =
-            query_token(own_tile * BR + r * LANES + gl_LocalInvocationIndex);
+            query_token(own_tile() * BR + r * LANES + gl_LocalInvocationIndex);
         row_max[r] = LEAST;
         row_sum[r] = 0;
     }
@@ -273,7 +273,7 @@ void finish_columns(uint c, float u) {
 }
 
 void finish() {
-    const float u = PERTURB ? perturb_data[own_head] : 0;
+    const float u = PERTURB ? perturb_data[own_head()] : 0;
     if (VALUES) EACH_COLUMN_PAIR(VD4, finish_columns(c, u))
     [[unroll]] for (uint r = 0; r < ROWS; ++r) {
         if (params.write_lse == 0 || query_at[r] == NO_TOKEN) continue;

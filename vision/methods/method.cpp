@@ -24,18 +24,20 @@ class Shares {
     double sum_ = 0, count_ = 0;
 };
 
-/// kept_share() of each pattern once.
-class ShareOf {
-  public:
-    double operator()(const Pattern& pattern, const SelfAttention& x) {
-        const auto [it, is_new] = shares_.try_emplace(pattern.key());
-        if (is_new) it->second = kept_share(pattern, static_cast<uint32_t>(x.q.dim(1)));
-        return it->second;
-    }
-
-  private:
-    std::map<std::string, double> shares_;
+/// kept_share() of patterns, once for all clips: a plan takes a millisecond and more. Bounded.
+struct KeptShares {
+    static constexpr size_t kMost = 512;
+    std::map<std::pair<std::string, int64_t>, double> shares;
 };
+
+double share_of(vk::Stream& stream, const Pattern& pattern, const SelfAttention& x) {
+    auto& shares = stream.device().cache<KeptShares>().shares;
+    const int64_t tokens = x.q.dim(1);
+    if (shares.size() >= KeptShares::kMost) shares.clear();
+    const auto [it, is_new] = shares.try_emplace({pattern.key(), tokens});
+    if (is_new) it->second = kept_share(pattern, static_cast<uint32_t>(tokens));
+    return it->second;
+}
 
 void refuse_perturbed(const SelfAttention& x, const char* method) {
     require(!x.perturb,
@@ -53,7 +55,7 @@ class ByPattern final : public AttentionMethod {
     }
     Tensor attention(vk::Stream& stream, const SelfAttention& x) override {
         const Pattern pattern = schedule_(x.layer, step_, steps_);
-        shares_.add(share_of_(pattern, x));
+        shares_.add(share_of(stream, pattern, x));
         return attend(stream, x.q, x.k, x.v, pattern, {.perturb = x.perturb});
     }
     double density(vk::Stream&) override { return shares_.mean(); }
@@ -61,7 +63,6 @@ class ByPattern final : public AttentionMethod {
   private:
     PatternSchedule schedule_;
     int step_ = 0, steps_ = 1;
-    ShareOf share_of_;
     Shares shares_;
 };
 
@@ -114,7 +115,7 @@ class Reusing final : public AttentionMethod {
     Tensor attention(vk::Stream& stream, const SelfAttention& x) override {
         refuse_perturbed(x, "rettention");
         const Pattern pattern = schedule_(x.layer, step_, steps_);
-        const double share = share_of_(pattern, x);
+        const double share = share_of(stream, pattern, x);
         const AttentionOptions layout{.layout = HeadLayout::tokens_first};
         State& state = states_[x.layer];
         const int age = step_ - state.step;
@@ -149,7 +150,6 @@ class Reusing final : public AttentionMethod {
     ReuseOptions options_;
     int step_ = 0, steps_ = 1;
     std::map<int64_t, State> states_;
-    ShareOf share_of_;
     Shares shares_;
 };
 
