@@ -10,7 +10,7 @@ namespace fovea::apps::bench {
 struct InpaintOptions {
     std::string model, precision = "auto", markdown, json;
     std::string cases;                 ///< folder that training/edit_cases.py wrote
-    std::string pictures;              ///< sheet of sources and results; empty: none
+    std::string pictures;              ///< sheet of the first cases and results; empty: none
     std::vector<std::string> methods;  ///< names of rows; empty: all
     int limit = 0;                     ///< cases; 0: all
     bool boxes = false;                ///< holes are boxes around the cases' regions
