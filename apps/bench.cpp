@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "apps/app.h"
+#include "apps/bench/boxes.h"
 #include "apps/bench/edit.h"
 #include "apps/bench/guidance.h"
 #include "apps/bench/inpaint.h"
@@ -27,6 +28,7 @@ struct Options {
     bench::VideoOptions video;
     bench::GuidanceOptions guidance;
     bench::EditOptions edit;
+    int layouts = 100;
     int size = 0;  ///< of video and guidance; 0: as the model was trained
     bool profile = false;
     bool boxes = false;  ///< of inpaint
@@ -69,9 +71,10 @@ void measure(const Options& o) {
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
     const auto is = [&](const char* name) { return o.what[0] == name; };
     const bool methods = is("methods"), video = is("video"), guidance = is("guidance"),
-               edit = is("edit"), lens = is("lens"), inpaint = is("inpaint");
-    require(!(methods || video || guidance || edit || lens || inpaint) || o.what.size() == 1,
-            "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
+               edit = is("edit"), lens = is("lens"), inpaint = is("inpaint"), boxes = is("boxes");
+    require(
+        !(methods || video || guidance || edit || lens || inpaint || boxes) || o.what.size() == 1,
+        "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
     if (edit || lens) {
         bench::EditOptions own = o.edit;
         own.model = o.video.model;
@@ -98,6 +101,19 @@ void measure(const Options& o) {
                                              .steps = o.video.steps,
                                              .cfg = o.video.cfg,
                                              .seed = o.video.seed});
+    }
+    if (boxes) {
+        vk::Device device(o.device);
+        return bench::bench_boxes(device, {.model = o.video.model,
+                                           .precision = o.precision,
+                                           .json = o.json,
+                                           .markdown = o.markdown,
+                                           .picture = o.video.picture,
+                                           .cases = o.edit.cases,
+                                           .layouts = o.layouts,
+                                           .steps = o.video.steps,
+                                           .cfg = o.video.cfg,
+                                           .seed = o.video.seed});
     }
     if (video) {
         vk::Device device(o.device);
@@ -196,7 +212,7 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
     command.add_option("--frames", o.frames, "Of video")
         ->check(CLI::Range(2, 64))
         ->capture_default_str();
-    command.add_option("--steps", o.steps, "Of video, guidance, edit and inpaint")
+    command.add_option("--steps", o.steps, "Of video, guidance, edit, inpaint and boxes")
         ->check(CLI::Range(2, 200))
         ->capture_default_str();
     command
@@ -207,13 +223,14 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->check(CLI::Range(0, 200))
         ->capture_default_str();
     command.add_option("--seed", o.seed,
-                       "Of video, guidance and inpaint: the first clip's or picture's");
+                       "Of video, guidance, inpaint and boxes: the first clip's or picture's");
     command.add_option("--model", o.model,
-                       "Of video, guidance, edit, lens and inpaint: model folder");
+                       "Of video, guidance, edit, lens, inpaint and boxes: model folder");
     command.add_option("--picture", o.picture,
                        "Write as PNG; of video: strips of the first clip, dense and by each row; "
                        "of guidance: the first pictures of each row; of edit and inpaint: every "
-                       "picture and what each method makes of it");
+                       "picture and what each method makes of it; of boxes: all, without and with "
+                       "them");
 }
 
 void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
@@ -236,7 +253,8 @@ void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
 
 void add_edit_options(CLI::App& command, bench::EditOptions& o) {
     command.add_option("--cases", o.cases,
-                       "Of edit, lens and inpaint: the folder that training/edit_cases.py wrote");
+                       "Of edit, lens, inpaint and (for its ceiling) boxes: the folder that "
+                       "training/edit_cases.py wrote");
     command
         .add_option("--limit", o.limit, "Of edit, lens and inpaint: only the first cases; 0: all")
         ->check(CLI::Range(0, 100000));
@@ -262,9 +280,9 @@ void add_bench(CLI::App& app) {
     command
         ->add_option("what", o->what,
                      "attention, gemm, conv, model, startup or all of these, several may be; or "
-                     "methods, video, guidance, edit, lens or inpaint, alone")
+                     "methods, video, guidance, edit, lens, inpaint or boxes, alone")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods",
-                               "video", "guidance", "edit", "lens", "inpaint"}));
+                               "video", "guidance", "edit", "lens", "inpaint", "boxes"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -291,6 +309,9 @@ void add_bench(CLI::App& app) {
                         "Of video and guidance: pixels a side (default: 128, 256)");
     add_edit_options(*command, o->edit);
     command->add_flag("--boxes", o->boxes, "Of inpaint: holes are boxes around the objects");
+    command->add_option("--layouts", o->layouts, "Of boxes: pictures, of one and of two objects")
+        ->check(CLI::Range(1, 100000))
+        ->capture_default_str();
     command->add_flag("--profile", o->profile, "Print the time by op of each row's last run");
     command->add_option("--seconds", o->seconds, "Repeats of a row last about this long")
         ->check(CLI::Range(0.0, 60.0))
@@ -330,7 +351,8 @@ void add_bench(CLI::App& app) {
         "guidance: pictures by each guidance, what the evaluator recognises, the time of a step\n"
         "edit, lens: fovea edit beside drawing anew and SDEdit, and whether words' maps point at\n"
         "their objects, on pictures with masks: fovea bench edit --cases FOLDER\n"
-        "inpaint: objects of the same cases cut out and others asked for in their place\n\n"
+        "inpaint: objects of the same cases cut out and others asked for in their place\n"
+        "boxes: whether things come where fovea generate --box asks, by what the evaluator sees\n\n"
         "Shapes:\n{}\nPatterns:\n{}"
         "  block_sparse:BLOCK:density=SHARE: blocks by chance\n"
         "  reordered:BLOCK: six orders of the axes, a head each in turn, and a band of blocks\n"

@@ -13,6 +13,7 @@ namespace fs = std::filesystem;
 
 struct Options : GenerationOptions {
     int count = 1;
+    std::vector<std::string> boxes;
 };
 
 void dry_run(vk::Stream& stream, const Model& model, const Options& options,
@@ -33,8 +34,10 @@ void run(const CLI::App& command, Options options) {
     if (!options.from.empty()) {
         const auto text = read_png_text(options.from);
         const auto found = text.find(kSettingsName);
-        Settings("generate", command, options.from, found == text.end() ? "" : found->second)
-            .take(options);
+        const Settings settings("generate", command, options.from,
+                                found == text.end() ? "" : found->second);
+        settings.take(options);
+        settings.take("--box", "boxes", options.boxes);
     }
     require(!options.prompt.empty(), "[generate] no prompt; try fovea generate \"a red apple\"");
 
@@ -42,6 +45,8 @@ void run(const CLI::App& command, Options options) {
     fill(request, options);
     request.pattern = options.pattern;
     parse_size("generate", options.size, request.width, request.height);
+    for (const auto& box : options.boxes) request.boxes.push_back(parse_box(box));
+    validate(request.boxes, request.width, request.height);
     request.seeds.clear();
     for (int i = 0; i < options.count; ++i)
         request.seeds.push_back(options.seed + static_cast<uint64_t>(i));
@@ -75,8 +80,10 @@ void run(const CLI::App& command, Options options) {
         images = TextToImage::run(stream, model, request);
     }
     const auto settings_of = [&](size_t i) {
-        return settings(options, request, model, device.info(), request.seeds[i], request.width,
-                        request.height);
+        Json json = settings(options, request, model, device.info(), request.seeds[i],
+                             request.width, request.height);
+        if (!options.boxes.empty()) json["boxes"] = options.boxes;
+        return json;
     };
     for (size_t i = 0; i < images.size(); ++i)
         save_png(paths[i], images[i], {{kSettingsName, settings_of(i).dump()}});
@@ -116,6 +123,8 @@ void add_generate(CLI::App& app) {
         "space.png --seed 7\n"
         "  fovea generate \"a cat, blob style\" --count 8 -o cats/\n"
         "  fovea generate --from space.png --steps 40 -o better.png\n"
+        "  fovea generate \"an apple and a banana\" --box apple=20,30,120,140 --box "
+        "banana=130,120,240,230\n"
         "  fovea generate \"a castle\" --guidance cfg:4,pag:2@blocks=3-5,steps=0.0-0.7\n\n" +
         guidance_footer());
     options->output = "fovea.png";
@@ -130,6 +139,13 @@ void add_generate(CLI::App& app) {
     command->add_option("--count", options->count, "Pictures, with seeds SEED, SEED+1, …")
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
+    command
+        ->add_option(
+            "--box", options->boxes,
+            "NAME=X0,Y0,X1,Y1: where a thing of the prompt comes, in pixels of the picture "
+            "from its upper left; may be repeated")
+        ->expected(1)
+        ->take_all();
     command->add_option("--pattern", options->pattern,
                         "Self-attention pattern of every layer, as in dense or neighborhood:7x7; "
                         "default: the model's");

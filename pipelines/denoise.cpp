@@ -161,6 +161,13 @@ void Denoiser::hold(const Tensor& latent, const Tensor& open) {
     held_ = linear_combination(stream_, {{1, away}, {-1, multiply(stream_, away, open)}});
 }
 
+void Denoiser::say_by_region(RegionTexts texts, int until) {
+    require(request_.each_prompt.empty(),
+            "[denoise] regions found beside a prompt for each seed, expected one for all");
+    regions_ = std::move(texts);
+    regions_until_ = until;
+}
+
 Tensor Denoiser::start() const {
     size_t each = 1;
     for (size_t axis = 1; axis < shape_.size(); ++axis) each *= static_cast<size_t>(shape_[axis]);
@@ -196,6 +203,7 @@ Tensor Denoiser::velocity(const Tensor& z, const Evaluation& at) const {
     if (held_ && at.step < guidance_.zero_steps()) return held_;
     const Branches& b = branches(at.step, at.steps);
     const DitGrid grid = model_.dit.grid(z.shape());
+    const int64_t n = z.dim(0);
     DitHooks hooks = hooks_ ? hooks_(at) : DitHooks{};
     if (!hooks.attention) {
         DitHooks own = hooks_by(model_.dit.patterns(grid));
@@ -203,9 +211,11 @@ Tensor Denoiser::velocity(const Tensor& z, const Evaluation& at) const {
         hooks.perturbed = own.perturbed;
     }
     if (!entropy_factors_.empty()) hooks = with_entropy_scale(hooks, entropy_factors_);
+    if (at.step < regions_until_)
+        hooks.cross = inject_regions(regions_, n, b.layout.unprompted ? n : 0);
     // Features that are kept are of one batch from the first layer to the last.
     const bool shared = request_.share_branches && !hooks.part;
-    const int64_t n = z.dim(0), copies = b.layout.unprompted ? 2 : 1;
+    const int64_t copies = b.layout.unprompted ? 2 : 1;
     const Tensor v =
         convert(stream_,
                 model_.dit.forward(stream_, model_input(z, copies), at.t, b.context,
@@ -223,15 +233,16 @@ void Denoiser::check_cancel() const {
     if (request_.cancel && *request_.cancel) throw Cancelled();
 }
 
-Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_preview) const {
-    const int steps = request_.steps;
+Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_preview,
+                     const WalkPart& part) const {
+    const int steps = request_.steps, end = part.last < 0 ? steps : part.last;
     const bool clip = shape_.size() == 5;
     FlowSampler sampler(request_.sampler,
                         flow_times(steps, clip ? model_.dit.config().clip_shift : 1));
-    Tensor z = start();
+    Tensor z = part.z ? part.z : start();
     const int zero = guidance_.zero_steps();
     combination_ = Combination(guidance_);  // without the memory of another run
-    for (int i = 0; i < steps; ++i) {
+    for (int i = part.first; i < end; ++i) {
         check_cancel();
         // A velocity of 0 leaves z where it is, without the model.
         if (i >= zero || held_)
@@ -248,6 +259,7 @@ Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_pr
     }
     check_cancel();
     put_first_frame(z);
+    if (part.estimate) *part.estimate = sampler.denoised();
     return z;
 }
 

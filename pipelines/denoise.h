@@ -15,6 +15,7 @@
 #include "vision/guidance/combine.h"
 #include "vision/guidance/perturb.h"
 #include "vision/image.h"
+#include "vision/taps/inject.h"
 
 /// The walk from noise to latents and on to pixels that pictures and clips share.
 namespace fovea {
@@ -50,6 +51,14 @@ struct Evaluation {
 /// What a method without training does in this pass. Asked before each one, in order.
 using MethodHooks = std::function<DitHooks(const Evaluation&)>;
 
+/// A part of the walk: from step `first`, where z is (absent: Denoiser::start()), to step `last`
+/// (−1: to the end). `estimate` receives that of the end.
+struct WalkPart {
+    Tensor z;
+    int first = 0, last = -1;
+    Tensor* estimate = nullptr;
+};
+
 /// One request on its way: what stays the same over the steps.
 class Denoiser {
   public:
@@ -66,6 +75,9 @@ class Denoiser {
     /// whatever the model says, so that every sampler leaves this on its way to `latent`; where it
     /// is 1 the model's. Both (samples, latent…) f32.
     void hold(const Tensor& latent, const Tensor& open);
+    /// Of pictures: in steps before `until` each token hears what its region's text says, instead
+    /// of the prompt.
+    void say_by_region(RegionTexts texts, int until);
 
     /// (samples, latent…) f32. Noise depends on the seed alone, not on the batch.
     Tensor start() const;
@@ -84,7 +96,8 @@ class Denoiser {
 
     /// From noise to latents. on_preview gets the estimate of the end after every
     /// request.preview_every steps but the last. Throws Cancelled.
-    Tensor run(const std::function<void(int step, const Tensor& z)>& on_preview = {}) const;
+    Tensor run(const std::function<void(int step, const Tensor& z)>& on_preview = {},
+               const WalkPart& part = {}) const;
 
     /// Pixels of latents (n, height, width, channels). Throws Error where a value is not finite.
     std::vector<Image> decode(const Tensor& latents) const;
@@ -113,6 +126,8 @@ class Denoiser {
     MethodHooks hooks_;
     Tensor first_frame_;
     Tensor open_, held_;  ///< of hold(): where the model is asked, and the velocity elsewhere
+    RegionTexts regions_;
+    int regions_until_ = 0;
     std::vector<float> entropy_factors_;                                   ///< a layer, or none
     std::map<size_t, std::shared_ptr<const Perturbation>> perturbations_;  ///< by term
     mutable std::map<std::vector<bool>, Branches> branches_;               ///< as they come

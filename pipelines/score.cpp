@@ -12,6 +12,8 @@
 namespace fovea {
 namespace {
 
+constexpr float kSeen = 0.5f;  // probability of an object from which a token shows it
+
 // " a red apple on …": lower-case words with single spaces around each, so that phrases match whole
 // words.
 std::string spaced(std::string_view text) {
@@ -36,6 +38,10 @@ std::vector<float> softmax(std::span<const float> logits) {
     return p;
 }
 
+size_t side_of(size_t tokens) {
+    return static_cast<size_t>(std::lround(std::sqrt(static_cast<double>(tokens))));
+}
+
 size_t largest(std::span<const float> values) {
     return static_cast<size_t>(std::max_element(values.begin(), values.end()) - values.begin());
 }
@@ -57,7 +63,7 @@ std::string take_background(const Concepts& concepts, std::string& text) {
 }
 
 std::vector<SeenObject> rank(std::span<const float> logits, size_t tokens, size_t classes) {
-    const size_t side = static_cast<size_t>(std::lround(std::sqrt(static_cast<double>(tokens))));
+    const size_t side = side_of(tokens);
     std::vector<SeenObject> found(classes - 1);
     for (size_t k = 0; k + 1 < classes; ++k) found[k] = {k, 0, 0, 0, 0};
     for (size_t t = 0; t < tokens; ++t) {
@@ -211,12 +217,50 @@ Scorer::Scorer(vk::Stream& stream, const std::filesystem::path& model_folder, DT
             evaluator_.config().objects, concepts_.objects.size());
 }
 
-std::vector<Seen> Scorer::look(vk::Stream& stream, const std::vector<Image>& pictures) const {
-    const auto& config = evaluator_.config();
-    const int side = static_cast<int>(config.size);
+Evaluator::Logits Scorer::read(vk::Stream& stream, const std::vector<Image>& pictures) const {
+    const int side = static_cast<int>(evaluator_.config().size);
     std::vector<Image> small;
     for (const auto& picture : pictures) small.push_back(resize(picture, side, side));
-    const auto logits = evaluator_.forward(stream, to_device(stream, small, dtype_));
+    return evaluator_.forward(stream, to_device(stream, small, dtype_));
+}
+
+std::vector<std::optional<LayoutBox>> Scorer::locate(vk::Stream& stream, const Image& picture,
+                                                     const std::vector<size_t>& objects) const {
+    const auto logits = read(stream, {picture});
+    const auto tokens = static_cast<size_t>(logits.objects.dim(1)),
+               classes = static_cast<size_t>(logits.objects.dim(2));
+    const size_t side = side_of(tokens);
+    const auto values = to_host(stream, logits.objects);
+    std::vector<std::vector<float>> p;
+    for (size_t t = 0; t < tokens; ++t)
+        p.push_back(softmax(std::span(values).subspan(t * classes, classes)));
+    std::vector<std::optional<LayoutBox>> found;
+    for (const size_t object : objects) {
+        size_t x0 = side, y0 = side, x1 = 0, y1 = 0;
+        for (size_t t = 0; t < tokens; ++t) {
+            if (p[t][object] < kSeen) continue;
+            x0 = std::min(x0, t % side);
+            y0 = std::min(y0, t / side);
+            x1 = std::max(x1, t % side + 1);
+            y1 = std::max(y1, t / side + 1);
+        }
+        found.emplace_back();
+        if (x1 == 0) continue;
+        const auto pixel = [&](size_t at, int extent) {
+            return static_cast<int>(at * static_cast<size_t>(extent) / side);
+        };
+        found.back() = {.name = concepts_.objects[object],
+                        .x0 = pixel(x0, picture.width),
+                        .y0 = pixel(y0, picture.height),
+                        .x1 = pixel(x1, picture.width),
+                        .y1 = pixel(y1, picture.height)};
+    }
+    return found;
+}
+
+std::vector<Seen> Scorer::look(vk::Stream& stream, const std::vector<Image>& pictures) const {
+    const auto& config = evaluator_.config();
+    const auto logits = read(stream, pictures);
     const auto objects = to_host(stream, logits.objects);
     const auto color = to_host(stream, logits.color), style = to_host(stream, logits.style);
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vision/image.h"
+#include "vision/layout.h"
 #include "vision/models/evaluator.h"
 
 /// What a picture shows, and whether that is what a prompt asks for.
@@ -77,8 +78,13 @@ class Scorer {
     const Concepts& concepts() const { return concepts_; }
     /// Pictures of any size are resized to the evaluator's.
     std::vector<Seen> look(vk::Stream& stream, const std::vector<Image>& pictures) const;
+    /// Where the evaluator sees each of some objects: the box of the tokens that it takes for the
+    /// object, to 16 of its 256 pixels; none where it sees no such thing.
+    std::vector<std::optional<LayoutBox>> locate(vk::Stream& stream, const Image& picture,
+                                                 const std::vector<size_t>& objects) const;
 
   private:
+    Evaluator::Logits read(vk::Stream& stream, const std::vector<Image>& pictures) const;
     Concepts concepts_;
     Evaluator evaluator_;
     DType dtype_;

@@ -5,6 +5,7 @@
 
 #include "backend/log.h"
 #include "backend/patterns/registry.h"
+#include "pipelines/layout.h"
 
 namespace fovea {
 namespace {
@@ -23,6 +24,9 @@ void validate(const Request& request) {
     require(request.each_prompt.empty() || request.each_prompt.size() == request.seeds.size(),
             "[generate] {} prompts found for {} seeds, expected one each",
             request.each_prompt.size(), request.seeds.size());
+    validate(request.boxes, request.width, request.height);
+    require(request.boxes.empty() || request.each_prompt.empty(),
+            "[generate] boxes found beside a prompt for each seed, expected one for all");
 }
 
 Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request) {
@@ -49,13 +53,51 @@ std::vector<Image> decode(const Denoiser& denoiser, const Tensor& z) {
     return images;
 }
 
+Tensor stacked(vk::Stream& stream, const std::vector<Tensor>& samples) {
+    Shape shape = samples[0].shape();
+    shape[0] = std::ssize(samples);
+    const Tensor all = empty(stream.device(), shape, samples[0].dtype());
+    for (int64_t i = 0; i < shape[0]; ++i)
+        stream.copy(read(samples[static_cast<size_t>(i)]), write(all.slice(i, 1)));
+    return all;
+}
+
+int work_of(const Request& request) {
+    if (request.boxes.empty()) return request.steps;
+    return static_cast<int>(request.seeds.size()) * Layout::draft_steps(request.steps) +
+           request.steps - Layout::first_step(request.steps);
+}
+
 // One batch from noise to pictures.
-std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Request& request) {
-    const Denoiser run = denoiser(stream, model, request);
+std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Request& asked) {
+    Request request = asked;
+    WalkPart part;
+    RegionTexts texts;
+    if (!asked.boxes.empty()) {
+        const Layout layout(stream, model, asked, asked.boxes, asked.width, asked.height);
+        part.first = Layout::first_step(asked.steps);
+        const int each = Layout::draft_steps(asked.steps),
+                  drafted = each * static_cast<int>(asked.seeds.size());
+        std::vector<Tensor> starts;
+        for (const uint64_t seed : asked.seeds) {
+            const int before = each * static_cast<int>(starts.size());
+            starts.push_back(layout.start(seed, [&](int done) {
+                if (asked.on_step) asked.on_step(before + done, 0);
+            }));
+        }
+        part.z = stacked(stream, starts);
+        texts = layout.texts();
+        if (asked.on_step)
+            request.on_step = [&asked, drafted, first = part.first](int done, int) {
+                asked.on_step(drafted + done - first, 0);
+            };
+    }
+    Denoiser run = denoiser(stream, model, request);
+    if (texts.bias) run.say_by_region(texts, request.steps);
     std::function<void(int, const Tensor&)> on_preview;
     if (request.on_preview)
         on_preview = [&](int step, const Tensor& z) { request.on_preview(step, decode(run, z)); };
-    auto images = decode(run, run.run(on_preview));
+    auto images = decode(run, run.run(on_preview, part));
     if (!request.allow_blank)
         for (const Image& image : images) refuse_blank({&image, 1});
     return images;
@@ -81,9 +123,8 @@ std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
     validate(request);
     const auto batch = static_cast<size_t>(batch_size(stream.device().info(), model, request));
     const size_t count = request.seeds.size(), batches = (count + batch - 1) / batch;
-    const int total = request.steps * static_cast<int>(batches);
-    if (request.on_step) request.on_step(0, total);
-    std::vector<Image> images;
+    int total = 0, before = 0;
+    std::vector<Request> parts;
     for (size_t i = 0; i < batches; ++i) {
         Request part = request;
         const auto first = request.seeds.begin() + static_cast<std::ptrdiff_t>(i * batch);
@@ -93,10 +134,16 @@ std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,
             const auto own = request.each_prompt.begin() + static_cast<std::ptrdiff_t>(i * batch);
             part.each_prompt.assign(own, own + many);
         }
-        const int before = request.steps * static_cast<int>(i);
+        total += work_of(part);
+        parts.push_back(std::move(part));
+    }
+    if (request.on_step) request.on_step(0, total);
+    std::vector<Image> images;
+    for (Request& part : parts) {
         if (request.on_step)
             part.on_step = [&](int done, int) { request.on_step(before + done, total); };
         for (auto& image : run_batch(stream, model, part)) images.push_back(std::move(image));
+        before += work_of(part);
     }
     log::info("{} picture(s), {} steps, {:.2f} s", count, request.steps, seconds_since(begin));
     return images;
@@ -127,6 +174,18 @@ TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
                               count / static_cast<double>(batch);
     }
     probe.passes = run.mean_passes();
+    if (!request.boxes.empty()) {
+        // Drafts are of each box and what is around them.
+        const Guidance guidance = guidance_of(request);
+        const bool two = guidance.of_text() && guidance.of_text()->scale != 1;
+        const double drafts = static_cast<double>(request.boxes.size() + 1) * (two ? 2 : 1) *
+                              Layout::draft_steps(request.steps);
+        const double factor =
+            (request.steps - Layout::first_step(request.steps) + drafts / probe.passes) /
+            request.steps;
+        probe.step_seconds *= factor;
+        probe.passes *= factor;
+    }
     for (int i = 0; i < 2; ++i) {
         const auto begin = Clock::now();
         run.decode(z.slice(0, 1));

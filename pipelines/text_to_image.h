@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pipelines/denoise.h"
+#include "vision/layout.h"
 
 namespace fovea {
 
@@ -15,7 +16,8 @@ struct TextToImage {
         int width = 256, height = 256;
         std::string pattern;  ///< self-attention of every layer, as a spec; empty: what the model
                               ///< was trained with
-        bool allow_blank = false;  ///< for those who judge pictures themselves
+        bool allow_blank = false;      ///< for those who judge pictures themselves
+        std::vector<LayoutBox> boxes;  ///< where things of `prompt` come, pipelines/layout.h
         std::function<void(int step, const std::vector<Image>&)> on_preview;
     };
 

@@ -40,6 +40,8 @@ TEST_F(Cli, ErrorsAreOneLineAndLeaveNoFile) {
           "generate 'a cat' --guidance pagg:2", "generate 'a cat' --guidance pag:2@blocks=99",
           "generate 'a cat' --guidance cfg:3 --cfg 4", "generate 'a cat' --sampler ddim",
           "generate 'a cat' --pattern spiral", "generate 'a cat' --model /no/such/model",
+          "generate 'a cat' --box cat", "generate 'a cat' --box cat=0,0,999,9",
+          "generate 'a cat' --box cat=9,0,9,9", "generate 'a cat' --box dog=0,0,99,99",
           "generate 'a cat' -o picture.bmp", "generate 'a cat' --device no-such-device",
           "score /no/such/file.png"}) {
         const auto result = run(arguments);
@@ -81,6 +83,14 @@ TEST_F(Cli, GuidanceTravelsInThePicture) {
     EXPECT_EQ(text("c.png"), text("d.png"));
     EXPECT_THAT(run(small("e.png") + several + " --dry-run").out,
                 HasSubstr("2.81 passes of the model a step"));
+}
+
+TEST_F(Cli, BoxesTravelInThePicture) {
+    ASSERT_EQ(run(small("a.png") + " --box apple=0,0,64,64 --box red=64,64,128,128").code, 0);
+    EXPECT_THAT(read_png_text(path("a.png")).at("fovea"),
+                HasSubstr("\"boxes\":[\"apple=0,0,64,64\",\"red=64,64,128,128\"]"));
+    ASSERT_EQ(run("generate --from " + path("a.png") + " -o " + path("b.png")).code, 0);
+    EXPECT_EQ(text("a.png"), text("b.png"));
 }
 
 TEST_F(Cli, SeveralPicturesGoIntoAFolder) {

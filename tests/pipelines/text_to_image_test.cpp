@@ -106,6 +106,39 @@ TEST_F(TextToImageTest, EntropyScaleActsAwayFromTheTrainedSize) {
     EXPECT_NE(run()[0].rgb, plain[0].rgb);
 }
 
+TEST_F(TextToImageTest, ABoxHoldsItsThing) {
+    request_.steps = 4;
+    request_.boxes = {{"apple", 0, 0, 64, 64}};
+    int last = 0, all = 0;
+    request_.on_step = [&](int done, int total) {
+        EXPECT_EQ(done, done == 0 ? 0 : last + 1);
+        last = done;
+        all = total;
+    };
+    const auto alone = run();
+    EXPECT_EQ(last, all);
+    EXPECT_EQ(all, 5);  // two of drafts, then the last three of four
+    double red[2] = {0, 0};
+    for (size_t i = 0; i < alone[0].rgb.size(); i += 3) {
+        const size_t x = i / 3 % 128, y = i / 3 / 128;
+        red[x < 64 && y < 64] +=
+            std::max(0.0f, alone[0].rgb[i] - alone[0].rgb[i + 2]) / (x < 64 && y < 64 ? 1 : 3);
+    }
+    EXPECT_GT(red[1], 4 * red[0]);
+    request_.seeds = {3, 7};
+    EXPECT_EQ(run()[1].rgb, alone[0].rgb);  // whatever else is in the batch
+}
+
+TEST_F(TextToImageTest, BoxesThatCannotBeSayWhy) {
+    request_.boxes = {{"dragon", 0, 0, 64, 64}};
+    EXPECT_NE(error().find("\"dragon\" is not in the prompt"), std::string::npos) << error();
+    request_.boxes = {{"apple", 0, 0, 64, 129}};
+    EXPECT_NE(error().find("beyond the picture of 128x128"), std::string::npos) << error();
+    request_.boxes = {{"apple", 0, 0, 64, 64}};
+    request_.each_prompt = {request_.prompt};
+    EXPECT_NE(error().find("one for all"), std::string::npos) << error();
+}
+
 TEST_F(TextToImageTest, EverySamplerGivesAPicture) {
     for (const Sampler sampler : {Sampler::euler, Sampler::heun, Sampler::dpmpp2m}) {
         request_.sampler = sampler;

@@ -100,6 +100,51 @@ TEST_F(InjectTest, SelfMapsAreBlendedByTheMask) {
     }
 }
 
+// By turns tokens hear the first text, the second, and both; sample 1 its own.
+TEST_F(InjectTest, EachTokenHearsItsRegionsTexts) {
+    constexpr size_t kLength = 8, kAll = 2 * kLength;
+    const Values q = random(kTokens), k = random(kLength), v = random(kLength);
+    const auto keys = testing::random_values(kAll * kHeads * kDim, 95),
+               values = testing::random_values(kAll * kHeads * kDim, 96);
+    std::vector<float> bias(kTokens * kAll);
+    const auto hears = [&](size_t token, size_t key) {
+        return token % 3 == 2 || token % 3 == key / kLength;
+    };
+    for (size_t at = 0; at < bias.size(); ++at) bias[at] = hears(at / kAll, at % kAll) ? 0 : -1e4f;
+    Dit::Context texts;
+    for (const auto& [host, to] :
+         {std::pair(&keys, &texts.keys), std::pair(&values, &texts.values)})
+        to->assign(2, upload(stream_, *host, {2, kLength, kHeads, kDim}, DType::f32));
+    const auto hook = inject_regions(
+        {.texts = texts, .bias = upload(stream_, bias, {1, kTokens, kAll}, DType::f32)}, 1, 1);
+
+    auto expected = times(map_of(q, k, kLength), v, kLength);
+    const size_t each = kTokens * kHeads * kDim;
+    for (const size_t sample : {0, 2, 3}) {
+        const auto begin = q.host.begin() + static_cast<std::ptrdiff_t>(sample * each);
+        const MapShape shape{1, kTokens, kAll, kHeads, kDim};
+        auto map = reference::probabilities({begin, begin + static_cast<std::ptrdiff_t>(each)},
+                                            keys, shape, 1 / std::sqrt(double{kDim}));
+        for (size_t row = 0; row < kHeads * kTokens; ++row) {
+            double sum = 0;
+            for (size_t j = 0; j < kAll; ++j)
+                sum += map[row * kAll + j] *= hears(row % kTokens, j) ? 1.0f : 0.0f;
+            for (size_t j = 0; j < kAll; ++j)
+                map[row * kAll + j] = static_cast<float>(map[row * kAll + j] / sum);
+        }
+        const auto own = reference::weighted_values(map, values, shape);
+        std::copy(own.begin(), own.end(),
+                  expected.begin() + static_cast<std::ptrdiff_t>(sample * each));
+    }
+    EXPECT_TRUE(
+        close(to_host(stream_, hook(stream_, 1, q.device, k.device, v.device)), expected, kClose));
+    const auto short_of_words = inject_regions(
+        {.texts = texts,
+         .bias = upload(stream_, std::vector<float>(kTokens), {1, kTokens, 1}, DType::f32)},
+        1, 1);
+    EXPECT_THROW(short_of_words(stream_, 1, q.device, k.device, v.device), Error);
+}
+
 TEST_F(InjectTest, WhatDoesNotFitIsRefused) {
     const Values q = random(kTokens), k = random(6), v = random(6);
     const Tensor mapping = empty(device(), {6, 6}, DType::f32),

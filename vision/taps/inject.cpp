@@ -85,4 +85,29 @@ DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention att
     };
 }
 
+DitHooks::Attention inject_regions(RegionTexts regions, int64_t first, int64_t count) {
+    return
+        [in = std::move(regions), first, count](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                                const Tensor& k, const Tensor& v) {
+            const auto side_by_side = [&](const std::vector<Tensor>& of_layers) {
+                const Tensor& x = of_layers.at(static_cast<size_t>(layer));
+                return x.reshape({1, x.dim(0) * x.dim(1), x.dim(2), x.dim(3)});
+            };
+            const Tensor keys = side_by_side(in.texts.keys), values = side_by_side(in.texts.values);
+            require(in.bias.shape() == Shape{1, q.dim(1), keys.dim(1)},
+                    "[inject] a bias of {} tokens and {} words expected, found {}", q.dim(1),
+                    keys.dim(1), to_string(in.bias.shape()));
+            const Tensor o = empty(stream.device(), q.shape(), q.dtype());
+            for (int64_t i = 0; i < q.dim(0); ++i) {
+                const auto row = [i](const Tensor& x) { return x.slice(i, 1); };
+                const bool own = i >= first && i < first + count;
+                stream.copy(
+                    read(own ? attend(stream, row(q), row(k), row(v), dense())
+                             : attend(stream, row(q), keys, values, dense(), {.bias = in.bias})),
+                    write(row(o)));
+            }
+            return o;
+        };
+}
+
 }  // namespace fovea

@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "vision/models/dit_hooks.h"
+#include "vision/models/dit.h"
 
 /// Writes attention: one sample of a batch takes maps of another, a source that runs beside it in
 /// the same forward pass. Maps of words, tokens × words, are there in full; those of tokens ×
@@ -35,5 +35,16 @@ struct SelfInjection {
 
 /// A hook for DitHooks::attention around that which gives attn.
 DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention attention);
+
+/// Cross-attention by region: what the texts of a batch have to say, side by side as keys, and to
+/// which tokens.
+struct RegionTexts {
+    Dit::Context texts;
+    Tensor bias;  ///< (1, tokens, texts · length) f32, added to the logits
+};
+
+/// A hook for DitHooks::cross: all samples of the batch but `count` from `first` on hear the
+/// regions' texts instead of their own.
+DitHooks::Attention inject_regions(RegionTexts regions, int64_t first, int64_t count);
 
 }  // namespace fovea
