@@ -64,6 +64,11 @@ std::shared_ptr<ClipMethod> method_of(const Model& model, const Request& request
     if (method.pattern == "auto") method.pattern = auto_pattern(grid);
     auto made = std::make_shared<ClipMethod>(make_method(method, model.dit.config(), grid));
     validate_methods(request, made->attention->remembers(), made->cache != nullptr);
+    for (const GuidanceTerm& term : guidance_of(request).terms)
+        require(made->attention->perturbs() || !is_partial(term, model.dit.config()),
+                "[method] {} found beside {} by strengths of single heads, expected a pattern or "
+                "pag of whole blocks",
+                method.pattern, name_of(term.kind));
     return made;
 }
 

@@ -28,7 +28,18 @@ std::map<int64_t, std::vector<float>> strengths_of(const GuidanceTerm& term,
     return layers;
 }
 
+bool is_whole(const std::vector<float>& heads) {
+    return std::all_of(heads.begin(), heads.end(), [](float u) { return u == 1; });
+}
+
 }  // namespace
+
+bool is_partial(const GuidanceTerm& term, const DitConfig& model) {
+    if (term.kind != GuidanceKind::pag && term.kind != GuidanceKind::softpag) return false;
+    const auto layers = strengths_of(term, model);
+    return std::any_of(layers.begin(), layers.end(),
+                       [](const auto& entry) { return !is_whole(entry.second); });
+}
 
 Perturbation::Perturbation(vk::Stream& stream, const GuidanceTerm& term, const DitConfig& model) {
     validate({.terms = {term}}, model);
@@ -39,17 +50,11 @@ Perturbation::Perturbation(vk::Stream& stream, const GuidanceTerm& term, const D
     }
     if (term.kind == GuidanceKind::seg) sigma_ = term.sigma;
     for (const auto& [layer, heads] : strengths_of(term, model))
-        heads_[layer] = {upload(stream, heads, {model.heads}, DType::f32),
-                         std::all_of(heads.begin(), heads.end(), [](float u) { return u == 1; })};
+        heads_[layer] = {upload(stream, heads, {model.heads}, DType::f32), is_whole(heads)};
 }
 
 int64_t Perturbation::first_layer() const {
     return skipped_.empty() ? heads_.begin()->first : skipped_.front();
-}
-
-bool Perturbation::is_partial() const {
-    return sigma_ == 0 && std::any_of(heads_.begin(), heads_.end(),
-                                      [](const auto& entry) { return !entry.second.all; });
 }
 
 Tensor Perturbation::attention(vk::Stream& stream, const DitHooks& base, const DitGrid& grid,

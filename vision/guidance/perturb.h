@@ -11,6 +11,9 @@
 /// they share it with the others.
 namespace fovea {
 
+/// Whether the term's branch needs strengths of single heads in some layer, DitHooks::perturbed.
+bool is_partial(const GuidanceTerm& term, const DitConfig& model);
+
 /// What a term's branch does to the model, its tables on the device.
 class Perturbation {
   public:
@@ -22,9 +25,6 @@ class Perturbation {
     /// Before it the branch is as the prompt's own.
     int64_t first_layer() const;
     bool changes_attention(int64_t layer) const { return heads_.contains(layer); }
-    /// Whether some layer needs strengths of single heads, DitHooks::perturbed.
-    bool is_partial() const;
-
     /// Self-attention of the branch's samples in a layer that it changes.
     Tensor attention(vk::Stream& stream, const DitHooks& base, const DitGrid& grid, int64_t layer,
                      const Tensor& q, const Tensor& k, const Tensor& v) const;

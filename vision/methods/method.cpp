@@ -59,6 +59,7 @@ class ByPattern final : public AttentionMethod {
         return attend(stream, x.q, x.k, x.v, pattern, {.perturb = x.perturb});
     }
     double density(vk::Stream&) override { return shares_.mean(); }
+    bool perturbs() const override { return true; }
 
   private:
     PatternSchedule schedule_;
@@ -175,6 +176,7 @@ class WithDense final : public AttentionMethod {
         return attend(stream, x.q, x.k, x.v, dense(), {.perturb = x.perturb});
     }
     bool remembers() const override { return method_->remembers(); }
+    bool perturbs() const override { return method_->perturbs(); }
     double density(vk::Stream& stream) override {
         const double all = dense_ + sparse_;
         return all == 0 ? 0 : (dense_ + sparse_ * method_->density(stream)) / all;

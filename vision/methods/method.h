@@ -34,6 +34,8 @@ class AttentionMethod {
     /// Whether a step uses what an earlier one left for each sample: then samples must be the same
     /// ones at every step.
     virtual bool remembers() const { return false; }
+    /// Whether it takes SelfAttention::perturb.
+    virtual bool perturbs() const { return false; }
 };
 
 /// Step and layer of a pattern.
