@@ -231,7 +231,9 @@ void add_edit(CLI::App& app) {
                       "New words take the maps of those they replace: their outline stays");
     command
         ->add_option("--mask", values.mask,
-                     "Threshold of where the changed words are, 0 to 1; 0: all may change")
+                     "Threshold of where the changed words are, 0 to 1; 0: all may change. Words "
+                     "without a place, such as a style's: where the things are whose names stay; "
+                     "for another background all but those; without any of them the whole picture")
         ->check(CLI::Range(0.0f, 1.0f))
         ->capture_default_str();
     command->add_option("--mask-word", options->mask_words,

@@ -125,8 +125,32 @@ Json to_json(const Lens::Result& result, const std::vector<Name>& names) {
     return {{"rows", result.rows}, {"columns", result.columns}, {"maps", maps}};
 }
 
-void run(Options options) {
+// A sheet of an earlier run says how it was made: the same again, but for what the command line
+// says itself.
+void take_settings(const CLI::App& command, Options& o) {
+    const auto text = read_png_text(o.from);
+    const auto found = text.find(kSettingsName);
+    if (found == text.end()) return;
+    const Json json = Json::parse(found->second, nullptr, false);
+    if (!json.is_object() || json.value("command", "") != "lens") return;
+    const Settings settings("lens", command, o.from, found->second);
+    settings.take("prompt", "prompt", o.prompt);
+    settings.take("--word", "words", o.words);
+    settings.take("--by", "by", o.by);
+    settings.take("--layers", "layers", o.layers);
+    settings.take("--times", "times", o.times);
+    settings.take("--size", "size", o.size);
+    settings.take("--seed", "seed", o.seed);
+    settings.take("--steps", "steps", o.steps);
+    settings.take("--cfg", "cfg", o.cfg);
+    settings.take("--sampler", "sampler", o.sampler);
+    settings.take("--precision", "precision", o.precision);
+    o.from = json.value("picture", "");
+}
+
+void run(const CLI::App& command, Options options) {
     const auto start = std::chrono::steady_clock::now();
+    if (options.from.ends_with(".png")) take_settings(command, options);
     if (options.prompt.empty() && !options.from.empty()) {
         options.prompt = prompt_in_picture(options.from);
         require(!options.prompt.empty(),
@@ -159,9 +183,14 @@ void run(Options options) {
     const Image sheet =
         draw_heat_sheet(result.picture, rows_of(result, names, options),
                         static_cast<int>(result.rows), static_cast<int>(result.columns));
-    Json settings{{"prompt", options.prompt},
+    Json settings{{"command", "lens"},
+                  {"prompt", options.prompt},
+                  {"words", options.words},
+                  {"by", options.by},
+                  {"layers", options.layers},
                   {"seed", options.seed},
                   {"size", fmt::format("{}x{}", request.width, request.height)},
+                  {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
                   {"model", model.hash},
                   {"device", device.info().name},
                   {"version", kVersion}};
@@ -173,7 +202,6 @@ void run(Options options) {
         settings["picture"] = options.from;
         settings["times"] = options.times;
     }
-    if (!options.layers.empty()) settings["layers"] = options.layers;
     save_png(options.output, sheet, {{kSettingsName, settings.dump()}});
     if (options.json) {
         settings["file"] = options.output;
@@ -215,7 +243,9 @@ void add_lens(CLI::App& app) {
     command->add_option(
         "--word", options->words,
         "Only this word or name, may be repeated; default: all that name something");
-    command->add_option("--from", options->from, "Read this picture (PNG or JPEG)")
+    command
+        ->add_option("--from", options->from,
+                     "Read this picture (PNG or JPEG); a sheet of lens: make it again")
         ->check(CLI::ExistingFile);
     command->add_option("--by", options->by, "A row of maps for each layer, head or step")
         ->check(CLI::IsMember({"layer", "head", "step"}));
@@ -247,7 +277,7 @@ void add_lens(CLI::App& app) {
         ->capture_default_str();
     command->add_option("--model", options->model, "Model folder (or FOVEA_MODEL)");
     command->add_flag("--json", options->json, "Print JSON, with every map");
-    command->callback([options] { run(*options); });
+    command->callback([command, options] { run(*command, *options); });
 }
 
 }  // namespace fovea::apps

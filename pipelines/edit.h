@@ -35,7 +35,8 @@ struct Edit {
         const std::atomic<bool>* cancel = nullptr;
     };
     struct Result {
-        Image picture, resized;   ///< the edited, and the given one at its size
+        Image picture, resized;   ///< the edited, and the given one at its size; equal away from
+                                  ///< where it may change
         std::vector<float> mask;  ///< (rows, columns) of the token grid
         int64_t rows, columns;
         Tensor latent, source_latent;  ///< f32; equal where the mask is 0
