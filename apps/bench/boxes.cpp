@@ -155,9 +155,12 @@ class Study {
             };
             const auto& names = scorer_.concepts().objects;
             std::vector<size_t> objects;
-            for (const auto& object : entry.at("objects"))
-                objects.push_back(static_cast<size_t>(
-                    std::find(names.begin(), names.end(), object.at("name")) - names.begin()));
+            for (const auto& object : entry.at("objects")) {
+                const auto at = std::find(names.begin(), names.end(), object.at("name"));
+                require(at != names.end(), "[bench] the evaluator knows no {}",
+                        object.at("name").get<std::string>());
+                objects.push_back(static_cast<size_t>(at - names.begin()));
+            }
             const auto found = scorer_.locate(stream_, load(entry.at("picture")), objects);
             for (size_t i = 0; i < objects.size(); ++i) {
                 const LayoutBox own = box_of(load(entry.at("objects")[i].at("mask")));
