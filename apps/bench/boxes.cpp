@@ -149,7 +149,8 @@ class Study {
         const fs::path folder = options_.cases;
         std::ifstream file(folder / "cases.json");
         require(file.good(), "[bench] {} is missing", (folder / "cases.json").string());
-        for (const auto& entry : Json::parse(file).at("cases")) {
+        const Json cases = Json::parse(file);
+        for (const auto& entry : cases.at("cases")) {
             const auto load = [&](const Json& name) {
                 return load_image(folder / name.get<std::string>());
             };

@@ -26,6 +26,8 @@ struct Method {
     const char* name;
     float strength;
 };
+constexpr size_t kShown = 32;  // cases of the sheet: a picture has at most 16384 pixels a side
+
 constexpr std::array<Method, 5> kMethods{{{"edit", 0},
                                           {"drawn anew", 1},
                                           {"SDEdit 0.5", 0.5f},
@@ -244,8 +246,10 @@ void bench_edit(vk::Device& device, const EditOptions& o) {
             back / n, back_least, decoded / n, inverted / n);
     fmt::print("{}", text);
     if (!o.markdown.empty()) save_text(o.markdown, text);
-    if (!o.pictures.empty())
-        save_png(o.pictures, tile_images(sheet, static_cast<int>(sheet.size() / cases.size())));
+    if (o.pictures.empty()) return;
+    const size_t columns = sheet.size() / cases.size();
+    sheet.resize(columns * std::min(kShown, cases.size()));
+    save_png(o.pictures, tile_images(sheet, static_cast<int>(columns)));
 }
 
 }  // namespace fovea::apps::bench
