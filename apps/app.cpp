@@ -44,10 +44,11 @@ std::string size_text(uint64_t bytes) {
                             : fmt::format("{:.1f} GiB", mebibytes / 1024);
 }
 
-Progress::Progress(std::string what)
+Progress::Progress(std::string what, bool shown)
     : what_(std::move(what)),
       start_(std::chrono::steady_clock::now()),
       last_(start_),
+      shown_(shown),
       terminal_(isatty(STDERR_FILENO) != 0) {}
 
 Progress::~Progress() {
@@ -55,6 +56,7 @@ Progress::~Progress() {
 }
 
 void Progress::update(int done, int total) {
+    if (!shown_) return;
     using Seconds = std::chrono::duration<double>;
     const auto now = std::chrono::steady_clock::now();
     const double elapsed = Seconds(now - start_).count();

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -12,22 +13,27 @@ namespace fovea::apps {
 
 constexpr const char* kVersion = FOVEA_VERSION;
 
-/// Exit codes: 0 done, 1 an error (one line on stderr), 2 bad usage, 130 interrupted.
+/// Exit codes: 0 done, 1 an error (one line on stderr), 2 bad usage, 130 interrupted; a command may
+/// have more.
 constexpr int kInterrupted = 130;
 
+class Host;  // apps/session.h
+std::shared_ptr<Host> alone();
+
 void add_attention(CLI::App& app);
+void add_batch(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_calibrate(CLI::App& app);
-void add_edit(CLI::App& app);
-void add_generate(CLI::App& app);
+void add_edit(CLI::App& app, const std::shared_ptr<Host>& host = alone());
+void add_generate(CLI::App& app, const std::shared_ptr<Host>& host = alone());
 void add_headhunt(CLI::App& app);
 void add_info(CLI::App& app);
-void add_inpaint(CLI::App& app);
-void add_lens(CLI::App& app);
+void add_inpaint(CLI::App& app, const std::shared_ptr<Host>& host = alone());
+void add_lens(CLI::App& app, const std::shared_ptr<Host>& host = alone());
 void add_plan(CLI::App& app);
 void add_score(CLI::App& app);
 void add_tune(CLI::App& app);
-void add_video(CLI::App& app);
+void add_video(CLI::App& app, const std::shared_ptr<Host>& host = alone());
 
 /// Set by SIGINT and SIGTERM; a second signal ends the program at once.
 const std::atomic<bool>& interrupted();
@@ -36,14 +42,14 @@ void watch_signals();
 /// A bar with the time left on a terminal, a plain line every so often elsewhere; on stderr.
 class Progress {
   public:
-    explicit Progress(std::string what);
+    explicit Progress(std::string what, bool shown = true);
     ~Progress();
     void update(int done, int total);
 
   private:
     std::string what_;
     std::chrono::steady_clock::time_point start_, last_;
-    bool terminal_, open_ = false;
+    bool shown_, terminal_, open_ = false;
 };
 
 /// "3.2 s", "2 min 05 s"

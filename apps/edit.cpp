@@ -6,6 +6,7 @@
 
 #include "apps/generation.h"
 #include "apps/lens_sheet.h"
+#include "apps/session.h"
 #include "backend/error.h"
 
 namespace fovea::apps {
@@ -103,7 +104,7 @@ void take_settings(const CLI::App& command, Options& o) {
     settings.take("--precision", "precision", o.precision);
 }
 
-void run(const CLI::App& command, Options options) {
+void run(const CLI::App& command, Options options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.settings.empty()) take_settings(command, options);
     require(!options.input.empty(),
@@ -126,19 +127,20 @@ void run(const CLI::App& command, Options options) {
         const auto [word, factor] = split("--weight", weight);
         request.weights.emplace_back(word, number("--weight " + word, factor));
     }
-    request.cancel = &interrupted();
+    request.cancel = host.cancel();
+    check_size("edit", options.size);
 
-    vk::Device device(options.device);
-    vk::Stream stream(device);
-    const Model model = Model::load(stream, find_model(options.model),
-                                    choose_precision(device.info(), options.precision));
+    Session& session = host.open(options.device);
+    vk::Device& device = session.device();
+    vk::Stream& stream = session.stream();
+    const Model& model = session.model(options.model, options.precision);
     report_words(model, request.source);
     report_words(model, request.target);
     fit_size(request.picture, model, request.width, request.height);
     if (!options.size.empty()) parse_size("edit", options.size, request.width, request.height);
     Edit::Result result;
     {
-        Progress progress("edit");
+        Progress progress("edit", !host.quiet());
         request.on_step = [&](int done, int total) { progress.update(done, total); };
         result = Edit::run(stream, model, request);
     }
@@ -149,6 +151,7 @@ void run(const CLI::App& command, Options options) {
         save_png(
             options.show_mask,
             draw_heat_sheet(result.resized, {{"", {{"may change", result.mask}}}}, rows, columns));
+    if (host.quiet()) return;
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     double share = 0;
@@ -171,7 +174,7 @@ void run(const CLI::App& command, Options options) {
 
 }  // namespace
 
-void add_edit(CLI::App& app) {
+void add_edit(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command =
         app.add_subcommand("edit", "Change what a text says of a picture, keep the rest");
     auto options = std::make_shared<Options>();
@@ -250,7 +253,7 @@ void add_edit(CLI::App& app) {
         ->capture_default_str();
     command->add_option("--model", options->model, "Model folder (or FOVEA_MODEL)");
     command->add_flag("--json", options->json, "Print JSON");
-    command->callback([command, options] { run(*command, *options); });
+    command->callback([command, options, host] { run(*command, *options, *host); });
 }
 
 }  // namespace fovea::apps

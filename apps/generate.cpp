@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "apps/generation.h"
+#include "apps/session.h"
 #include "backend/error.h"
 #include "pipelines/text_to_image.h"
 
@@ -29,7 +30,7 @@ void dry_run(vk::Stream& stream, const Model& model, const Options& options,
            stream.device().info(), options.json);
 }
 
-void run(const CLI::App& command, Options options) {
+void run(const CLI::App& command, Options options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.from.empty()) {
         const auto text = read_png_text(options.from);
@@ -50,15 +51,29 @@ void run(const CLI::App& command, Options options) {
     request.seeds.clear();
     for (int i = 0; i < options.count; ++i)
         request.seeds.push_back(options.seed + static_cast<uint64_t>(i));
+    TextToImage::validate(request);
     const auto paths = options.dry_run
                            ? std::vector<fs::path>{}
                            : output_paths("generate", options.output, options.seed, options.count);
 
-    vk::Device device(options.device);
-    vk::Stream stream(device);
+    const auto settings_of = [options, request](Session& session, uint64_t seed) {
+        Json json = settings(options, request, session.model(options.model, options.precision),
+                             session.device().info(), seed, request.width, request.height);
+        if (!options.boxes.empty()) json["boxes"] = options.boxes;
+        return json;
+    };
+    if (host.take({.request = request,
+                   .model = options.model,
+                   .precision = options.precision,
+                   .settings = [settings_of, seed = options.seed](Session& session) {
+                       return settings_of(session, seed);
+                   }}))
+        return;
+    Session& session = host.open(options.device);
+    vk::Device& device = session.device();
+    vk::Stream& stream = session.stream();
     if (options.profile) stream.profile(true);
-    const Model model = Model::load(stream, find_model(options.model),
-                                    choose_precision(device.info(), options.precision));
+    const Model& model = session.model(options.model, options.precision);
     report_words(model, options.prompt);
     if (options.dry_run) return dry_run(stream, model, options, request);
 
@@ -79,14 +94,8 @@ void run(const CLI::App& command, Options options) {
         };
         images = TextToImage::run(stream, model, request);
     }
-    const auto settings_of = [&](size_t i) {
-        Json json = settings(options, request, model, device.info(), request.seeds[i],
-                             request.width, request.height);
-        if (!options.boxes.empty()) json["boxes"] = options.boxes;
-        return json;
-    };
     for (size_t i = 0; i < images.size(); ++i)
-        save_png(paths[i], images[i], {{kSettingsName, settings_of(i).dump()}});
+        save_png(paths[i], images[i], {{kSettingsName, settings_of(session, request.seeds[i]).dump()}});
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, paths[0]);
 
@@ -94,7 +103,7 @@ void run(const CLI::App& command, Options options) {
     if (options.json) {
         auto list = Json::array();
         for (size_t i = 0; i < paths.size(); ++i) {
-            auto entry = settings_of(i);
+            auto entry = settings_of(session, request.seeds[i]);
             entry["file"] = paths[i].string();
             list.push_back(std::move(entry));
         }
@@ -113,7 +122,7 @@ void run(const CLI::App& command, Options options) {
 
 }  // namespace
 
-void add_generate(CLI::App& app) {
+void add_generate(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("generate", "Make a picture from a text");
     auto options = std::make_shared<Options>();
     command->footer(
@@ -150,7 +159,7 @@ void add_generate(CLI::App& app) {
                         "Self-attention pattern of every layer, as in dense or neighborhood:7x7; "
                         "default: the model's");
     add_generation_options(*command, *options);
-    command->callback([command, options] { run(*command, *options); });
+    command->callback([command, options, host] { run(*command, *options, *host); });
 }
 
 }  // namespace fovea::apps

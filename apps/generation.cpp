@@ -56,6 +56,13 @@ void parse_size(const char* command, const std::string& text, int& width, int& h
     require(good, "[{}] --size {} found, expected WIDTHxHEIGHT as in 256x256", command, text);
 }
 
+void check_size(const char* command, const std::string& text) {
+    if (text.empty()) return;
+    int width = 0, height = 0;
+    parse_size(command, text, width, height);
+    validate_sides(width, height, command);
+}
+
 void fit_size(const Image& picture, const Model& model, int& width, int& height) {
     const double w = picture.width, h = picture.height;
     const auto most = static_cast<double>(model.dit.config().size);

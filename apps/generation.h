@@ -37,6 +37,9 @@ void add_generation_options(CLI::App& command, GenerationOptions& options);
 /// "256x256" → width and height.
 void parse_size(const char* command, const std::string& text, int& width, int& height);
 
+/// Of an option that may be empty, what can be known of it. Throws Error.
+void check_size(const char* command, const std::string& text);
+
 /// Sides for a given picture: its own, at most the model's in the longer one and at least those
 /// that can be, as the nearest multiples of 16.
 void fit_size(const Image& picture, const Model& model, int& width, int& height);

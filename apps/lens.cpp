@@ -7,6 +7,7 @@
 
 #include "apps/generation.h"
 #include "apps/lens_sheet.h"
+#include "apps/session.h"
 #include "backend/error.h"
 #include "vision/prompt_words.h"
 
@@ -52,7 +53,6 @@ Lens::Request request_of(const Options& options, const Model& model) {
     request.steps = options.steps;
     request.cfg = options.cfg;
     request.sampler = sampler_by_name(options.sampler);
-    request.cancel = &interrupted();
     request.times = options.times;
     request.taps = {.layers = options.layers,
                     .by_layer = options.by == "layer",
@@ -148,7 +148,7 @@ void take_settings(const CLI::App& command, Options& o) {
     o.from = json.value("picture", "");
 }
 
-void run(const CLI::App& command, Options options) {
+void run(const CLI::App& command, Options options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (options.from.ends_with(".png")) take_settings(command, options);
     if (options.prompt.empty() && !options.from.empty()) {
@@ -164,19 +164,22 @@ void run(const CLI::App& command, Options options) {
     require(options.output.ends_with(".png"), "[lens] -o {} found, expected a .png file",
             options.output);
 
-    vk::Device device(options.device);
-    vk::Stream stream(device);
-    const Model model = Model::load(stream, find_model(options.model),
-                                    choose_precision(device.info(), options.precision));
+    check_size("lens", options.size);
+    sampler_by_name(options.sampler);
+    Session& session = host.open(options.device);
+    vk::Device& device = session.device();
+    vk::Stream& stream = session.stream();
+    const Model& model = session.model(options.model, options.precision);
     report_words(model, options.prompt);
     const auto length = static_cast<int>(model.text.config().length);
     // A word that is not there shows before anything runs.
     const auto names =
         names_of(options, model, model.tokenizer.encode(options.prompt, length).words);
     Lens::Request request = request_of(options, model);
+    request.cancel = host.cancel();
     Lens::Result result;
     {
-        Progress progress("lens");
+        Progress progress("lens", !host.quiet());
         request.on_step = [&](int done, int total) { progress.update(done, total); };
         result = Lens::run(stream, model, request);
     }
@@ -203,6 +206,7 @@ void run(const CLI::App& command, Options options) {
         settings["times"] = options.times;
     }
     save_png(options.output, sheet, {{kSettingsName, settings.dump()}});
+    if (host.quiet()) return;
     if (options.json) {
         settings["file"] = options.output;
         settings.update(to_json(result, names));
@@ -218,7 +222,7 @@ void run(const CLI::App& command, Options options) {
 
 }  // namespace
 
-void add_lens(CLI::App& app) {
+void add_lens(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("lens", "Show where each word of a prompt is in a picture");
     auto options = std::make_shared<Options>();
     command->footer(
@@ -277,7 +281,7 @@ void add_lens(CLI::App& app) {
         ->capture_default_str();
     command->add_option("--model", options->model, "Model folder (or FOVEA_MODEL)");
     command->add_flag("--json", options->json, "Print JSON, with every map");
-    command->callback([command, options] { run(*command, *options); });
+    command->callback([command, options, host] { run(*command, *options, *host); });
 }
 
 }  // namespace fovea::apps

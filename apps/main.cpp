@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
         "Take tiles by rule alone, not those of fovea tune: the same bits whatever was tuned");
     apps::add_generate(app);
     apps::add_video(app);
+    apps::add_batch(app);
     apps::add_calibrate(app);
     apps::add_lens(app);
     apps::add_edit(app);
@@ -36,6 +37,8 @@ int main(int argc, char** argv) {
     try {
         app.parse(argc, argv);
         return 0;
+    } catch (const CLI::RuntimeError& error) {  // of a command that has said why
+        return error.get_exit_code();
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : 2;
     } catch (const Cancelled&) {

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "apps/generation.h"
+#include "apps/session.h"
 #include "backend/error.h"
 #include "backend/patterns/registry.h"
 #include "pipelines/text_to_video.h"
@@ -89,19 +90,24 @@ void dry_run(vk::Stream& stream, const Model& model, const Options& options,
            stream.device().info(), options.json);
 }
 
-void run(const CLI::App& command, Options options) {
+void run(const CLI::App& command, Options options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.from.empty()) take_settings(command, options);
     require(!options.prompt.empty(), "[video] no prompt; try fovea video \"a red heart beating\"");
     if (!options.dry_run) require_output(options);
 
-    vk::Device device(options.device);
-    vk::Stream stream(device);
+    check_size("video", options.size);
+    DenoiseRequest checked;
+    fill(checked, options);
+    validate(checked, "video");
+    Session& session = host.open(options.device);
+    vk::Device& device = session.device();
+    vk::Stream& stream = session.stream();
     if (options.profile) stream.profile(true);
-    const Model model = Model::load(stream, find_model(options.model),
-                                    choose_precision(device.info(), options.precision));
+    const Model& model = session.model(options.model, options.precision);
     const ClipLimits limits = clip_limits(model.dit.config());
     TextToVideo::Request request = request_of(options, limits);
+    request.cancel = host.cancel();
     const int fps = options.fps > 0 ? options.fps : limits.fps;
     report_words(model, options.prompt);
     if (options.dry_run) return dry_run(stream, model, options, request);
@@ -117,7 +123,7 @@ void run(const CLI::App& command, Options options) {
               .text = clip_settings(options, request, fps, model, device.info()).dump()};
     TextToVideo::Result result;
     {
-        Progress progress("video");
+        Progress progress("video", !host.quiet());
         request.on_step = [&](int done, int total) { progress.update(done, total); };
         std::vector<Image> strip;  // a row a preview
         request.on_preview = [&](int, const std::vector<Image>& frames) {
@@ -131,6 +137,7 @@ void run(const CLI::App& command, Options options) {
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, output);
 
+    if (host.quiet()) return;
     const double seconds = seconds_since_start();
     if (options.json) {
         Json json = Json::parse(clip.text);
@@ -165,7 +172,7 @@ std::vector<std::string> rules_help() {
 
 }  // namespace
 
-void add_video(CLI::App& app) {
+void add_video(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("video", "Make a clip from a text");
     auto options = std::make_shared<Options>();
     options->output = "fovea.mp4";
@@ -221,7 +228,7 @@ void add_video(CLI::App& app) {
                      "These layers see everything, as in 0,7")
         ->delimiter(',');
     add_generation_options(*command, *options);
-    command->callback([command, options] { run(*command, *options); });
+    command->callback([command, options, host] { run(*command, *options, *host); });
 }
 
 }  // namespace fovea::apps

@@ -8,10 +8,23 @@
 
 namespace fovea {
 
-/// The one exception type: what was found, what was expected, what to do. Only apps/ catch it.
+/// The exception type: what was found, what was expected, what to do. Only apps/ catch it; the
+/// kinds below are for those who can go on after it.
 class Error : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;
+};
+
+/// Device memory that is not to be had: less at once may fit.
+class OutOfMemory : public Error {
+  public:
+    using Error::Error;
+};
+
+/// A hang, a driver reset, a removed device: nothing on it can be used any more.
+class DeviceLost : public Error {
+  public:
+    using Error::Error;
 };
 
 /// Throws Error with the formatted message. Convention: "[op] expected …, found …".

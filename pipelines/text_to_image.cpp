@@ -17,18 +17,6 @@ double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-void validate(const Request& request) {
-    validate_sides(request.width, request.height, "generate");
-    validate(static_cast<const DenoiseRequest&>(request), "generate");
-    require(!request.seeds.empty(), "[generate] no seed given");
-    require(request.each_prompt.empty() || request.each_prompt.size() == request.seeds.size(),
-            "[generate] {} prompts found for {} seeds, expected one each",
-            request.each_prompt.size(), request.seeds.size());
-    validate(request.boxes, request.width, request.height);
-    require(request.boxes.empty() || request.each_prompt.empty(),
-            "[generate] boxes found beside a prompt for each seed, expected one for all");
-}
-
 Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request) {
     const auto& config = model.dit.config();
     const Shape latent{request.height / Autoencoder::kDown, request.width / Autoencoder::kDown,
@@ -105,6 +93,18 @@ std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Reque
 
 }  // namespace
 
+void TextToImage::validate(const Request& request) {
+    validate_sides(request.width, request.height, "generate");
+    fovea::validate(static_cast<const DenoiseRequest&>(request), "generate");
+    require(!request.seeds.empty(), "[generate] no seed given");
+    require(request.each_prompt.empty() || request.each_prompt.size() == request.seeds.size(),
+            "[generate] {} prompts found for {} seeds, expected one each",
+            request.each_prompt.size(), request.seeds.size());
+    fovea::validate(request.boxes, request.width, request.height);
+    require(request.boxes.empty() || request.each_prompt.empty(),
+            "[generate] boxes found beside a prompt for each seed, expected one for all");
+}
+
 int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model,
                                 const Request& request) {
     const auto& dit = model.dit.config();
@@ -114,7 +114,25 @@ int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model
     const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
     const uint64_t each = static_cast<uint64_t>(branches * tokens * widest) * bytes_of(model.dtype);
     const auto fits = static_cast<int64_t>(device.limits.storage_buffer_range / each);
-    return std::clamp<int64_t>(fits, 1, std::min<int64_t>(kMaxBatch, std::ssize(request.seeds)));
+    return std::clamp<int64_t>(fits, 1, std::min<int64_t>(request.most_together, std::ssize(request.seeds)));
+}
+
+int64_t TextToImage::fitting_batch(const vk::DeviceInfo& device, const Model& model,
+                                   Request request) {
+    constexpr int64_t kMost = 64, kMostOnCpu = 4;
+    const auto& dit = model.dit.config();
+    const int64_t side = Autoencoder::kDown * dit.patch;
+    const int64_t tokens = (request.width / side) * (request.height / side);
+    const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
+    // Of a block at once, as TextToVideo::memory counts.
+    const uint64_t each = static_cast<uint64_t>(branches * tokens * (10 * dit.width + dit.hidden)) *
+                          bytes_of(model.dtype);
+    const uint64_t free = device.memory_free > 0 ? device.memory_free : device.memory;
+    request.most_together =
+        std::clamp<int64_t>(static_cast<int64_t>(free / 2 / each), 1,
+                            device.type == vk::DeviceType::cpu ? kMostOnCpu : kMost);
+    request.seeds.resize(static_cast<size_t>(request.most_together));
+    return batch_size(device, model, request);
 }
 
 std::vector<Image> TextToImage::run(vk::Stream& stream, const Model& model,

@@ -11,26 +11,34 @@
 namespace fovea {
 
 struct TextToImage {
+    static constexpr int64_t kMaxBatch = 16;
+
     struct Request : DenoiseRequest {
         std::vector<uint64_t> seeds{0};  ///< one picture each
         int width = 256, height = 256;
         std::string pattern;  ///< self-attention of every layer, as a spec; empty: what the model
                               ///< was trained with
+        int64_t most_together = kMaxBatch;  ///< pictures in a batch
         bool allow_blank = false;      ///< for those who judge pictures themselves
         std::vector<LayoutBox> boxes;  ///< where things of `prompt` come, pipelines/layout.h
         std::function<void(int step, const std::vector<Image>&)> on_preview;
     };
 
-    static constexpr int64_t kMaxBatch = 16;
+    /// What can be known without a model. Throws Error.
+    static void validate(const Request& request);
 
     /// One picture per seed. Throws Error for a request that cannot be, a NaN or a blank result,
     /// Cancelled.
     static std::vector<Image> run(vk::Stream& stream, const Model& model, const Request& request);
 
-    /// Pictures computed together: as many as the device's bindings can hold, at most kMaxBatch. A
-    /// picture is the same in every batch.
+    /// Pictures computed together: as many as the device's bindings can hold, at most
+    /// request.most_together. A picture is the same in every batch.
     static int64_t batch_size(const vk::DeviceInfo& device, const Model& model,
                               const Request& request);
+
+    /// Pictures like that of the request that fit into half of the device's free memory together,
+    /// at most 64, where larger batches gain nothing; few on a CPU, where four gain nothing.
+    static int64_t fitting_batch(const vk::DeviceInfo& device, const Model& model, Request request);
 
     /// Times of one step and of decoding for all pictures of the request, from one batch's step and
     /// one picture's decoding.

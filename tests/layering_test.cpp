@@ -47,7 +47,7 @@ const std::vector<Layer> kLayers = {
       "backend/ops/elementwise", "backend/ops/reduce"}},
     {"apps/bench", {"apps", "pipelines", "vision", "backend"}},
     {"apps",
-     {"apps", "pipelines", "vision/image", "vision/video", "vision/prompt_words",
+     {"apps", "pipelines", "vision/image", "vision/video", "vision/prompt_words", "vision/file",
       "backend/patterns", "backend/vk/profile", "backend/ops/attention",
       "backend/ops/attention_kernel", "backend/ops/attention_rate"}},
 };

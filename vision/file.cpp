@@ -49,6 +49,14 @@ std::string reason() {
     return std::strerror(errno);
 }
 
+[[noreturn]] void fail_to_write(const fs::path& path) {
+    throw WriteError(fmt::format("[file] cannot write {}: {}", path.string(), reason()));
+}
+
+fs::path folder_of(const fs::path& path) {
+    return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
 }  // namespace
 
 std::vector<std::byte> read_file(const fs::path& path, size_t max_bytes) {
@@ -78,27 +86,31 @@ std::vector<std::byte> read_file(const fs::path& path, size_t max_bytes) {
 
 void write_file(const fs::path& path, std::span<const std::byte> bytes) {
     static std::atomic<unsigned> counter = 0;
-    const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+    const fs::path folder = folder_of(path);
     Temporary temporary{folder / fmt::format(".fovea-{}-{}.part", ::getpid(), counter++)};
 
     Descriptor file(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
     if (file.get() < 0) {
         temporary.renamed = true;  // nothing of ours to remove
-        fail("[file] cannot write in the folder of {}: {}", path.string(), reason());
+        throw WriteError(
+            fmt::format("[file] cannot write in the folder of {}: {}", path.string(), reason()));
     }
     while (!bytes.empty()) {
         const ssize_t count = ::write(file.get(), bytes.data(), bytes.size());
         if (count < 0 && errno == EINTR) continue;
-        if (count < 0) fail("[file] cannot write {}: {}", path.string(), reason());
+        if (count < 0) fail_to_write(path);
         bytes = bytes.subspan(static_cast<size_t>(count));
     }
     if (::fsync(file.get()) != 0 || !file.close())
-        fail("[file] cannot write {}: {}", path.string(), reason());
-    if (::rename(temporary.path.c_str(), path.c_str()) != 0)
-        fail("[file] cannot write {}: {}", path.string(), reason());
+        fail_to_write(path);
+    rename_file(temporary.path, path);
     temporary.renamed = true;
+}
+
+void rename_file(const fs::path& from, const fs::path& to) {
+    if (::rename(from.c_str(), to.c_str()) != 0) fail_to_write(to);
     // Makes the new name itself survive a power cut; not every file system can.
-    const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Descriptor directory(::open(folder_of(to).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (directory.get() >= 0) ::fsync(directory.get());
 }
 

@@ -120,6 +120,7 @@ struct Device::Impl {
     std::shared_ptr<Buffer> dummy;  ///< stands in for absent optional bindings
     uint64_t allocated = 0;
     uint64_t peak = 0;
+    uint64_t most = UINT64_MAX;  ///< bytes that may be allocated
     uint32_t open_batches =
         0;  ///< recorded or in flight; while > 0 nothing of the pool may be destroyed
     uint64_t last_batch = 0;  ///< number of the last one begun by any stream

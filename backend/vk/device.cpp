@@ -118,6 +118,18 @@ uint64_t size_class(uint64_t bytes) {
     return (bytes + step - 1) / step * step;
 }
 
+// FOVEA_MEMORY: MiB of a device that one Device may take.
+uint64_t memory_limit() {
+    const char* environment = std::getenv("FOVEA_MEMORY");
+    if (!environment) return UINT64_MAX;
+    char* end = nullptr;
+    const unsigned long long number = std::strtoull(environment, &end, 10);
+    require(end != environment && *end == 0 && number > 0 && number < (1ull << 40),
+            "[device] FOVEA_MEMORY={} found, expected MiB of device memory, as in 4096",
+            environment);
+    return static_cast<uint64_t>(number) << 20;
+}
+
 std::string mebibytes(uint64_t bytes) {
     return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
 }
@@ -146,6 +158,9 @@ Device::Device(std::string_view choice) : impl_(std::make_shared<Impl>()) {
     Impl& d = *impl_;
     d.instance = Instance::get();
     d.physical = choose(*d.instance, choice);
+    d.most = memory_limit();
+    if (d.physical.info.memory_free > 0)
+        d.physical.info.memory_free = std::min(d.physical.info.memory_free, d.most);
     d.device = create_device(d.physical);
     volkLoadDeviceTable(&d.fn, d.device);
     d.fn.vkGetDeviceQueue(d.device, d.physical.queue_family, 0, &d.queue);
@@ -216,10 +231,11 @@ void Device::Impl::destroy(Buffer::Handle& handle) {
 std::unique_ptr<Buffer::Handle> Device::Impl::create_buffer(uint64_t bytes, Memory memory,
                                                             std::string_view what) {
     const uint64_t largest = physical.info.limits.allocation_size;
-    require(bytes <= largest,
-            "[memory] {} needs {}, the device allocates at most {} at once: use a smaller size or "
-            "batch",
-            what, mebibytes(bytes), mebibytes(largest));
+    if (bytes > largest)
+        throw OutOfMemory(
+            fmt::format("[memory] {} needs {}, the device allocates at most {} at once: use a "
+                        "smaller size or batch",
+                        what, mebibytes(bytes), mebibytes(largest)));
     const VkBufferCreateInfo create{.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO,
                                     .size = bytes,
                                     .usage = VK_BUFFER_USAGE_STORAGE_BUFFER_BIT |
@@ -238,14 +254,18 @@ std::unique_ptr<Buffer::Handle> Device::Impl::create_buffer(uint64_t bytes, Memo
     auto handle = std::make_unique<Buffer::Handle>();
     handle->bytes = bytes;
     VmaAllocationInfo placed{};
-    VkResult result =
-        vmaCreateBuffer(allocator, &create, &place, &handle->buffer, &handle->allocation, &placed);
+    const auto make = [&] {
+        return allocated + bytes > most
+                   ? VK_ERROR_OUT_OF_DEVICE_MEMORY
+                   : vmaCreateBuffer(allocator, &create, &place, &handle->buffer,
+                                     &handle->allocation, &placed);
+    };
+    VkResult result = make();
     if (result != VK_SUCCESS && open_batches == 0) {
         for (auto& [size, handles] : pool)
             for (auto& pooled : handles) destroy(*pooled);
         pool.clear();
-        result = vmaCreateBuffer(allocator, &create, &place, &handle->buffer, &handle->allocation,
-                                 &placed);
+        result = make();
     }
     if (result == VK_ERROR_OUT_OF_DEVICE_MEMORY || result == VK_ERROR_OUT_OF_HOST_MEMORY) {
         std::array<VmaBudget, VK_MAX_MEMORY_HEAPS> budgets{};
@@ -253,11 +273,11 @@ std::unique_ptr<Buffer::Handle> Device::Impl::create_buffer(uint64_t bytes, Memo
         uint64_t free = 0;
         for (const auto& budget : budgets)
             free = std::max(free, budget.budget - std::min(budget.budget, budget.usage));
-        fail(
+        if (most < UINT64_MAX) free = std::min(free, most - std::min(most, allocated));
+        throw OutOfMemory(fmt::format(
             "[memory] out of memory on {}: {} asks {}, {} in use by fovea, about {} free. Reduce "
-            "--size "
-            "or --count, use --precision fp16, or choose another device with --device",
-            physical.info.name, what, mebibytes(bytes), mebibytes(allocated), mebibytes(free));
+            "--size or --count, use --precision fp16, or choose another device with --device",
+            physical.info.name, what, mebibytes(bytes), mebibytes(allocated), mebibytes(free)));
     }
     check(result, "vmaCreateBuffer");
     if (memory != Memory::device) handle->mapped = static_cast<std::byte*>(placed.pMappedData);

@@ -69,11 +69,10 @@ const char* result_name(VkResult result) {
 void check(VkResult result, const char* what, const char* file, int line) {
     if (result == VK_SUCCESS) return;
     if (result == VK_ERROR_DEVICE_LOST)
-        fail(
+        throw DeviceLost(fmt::format(
             "[vulkan] the device was lost during {}: a hang, a driver reset or a removed device. "
-            "Run "
-            "again; if it happens again, try a smaller size or another device (--device)",
-            what);
+            "Run again; if it happens again, try a smaller size or another device (--device)",
+            what));
     fail("[vulkan] {} failed: {} ({}), at {}:{}", what, result_name(result),
          static_cast<int>(result), file, line);
 }

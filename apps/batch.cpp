@@ -1,0 +1,311 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <thread>
+
+#include "apps/app.h"
+#include "apps/batch/names.h"
+#include "apps/batch/report.h"
+#include "apps/batch/run.h"
+#include "backend/error.h"
+#include "backend/log.h"
+#include "vision/file.h"
+
+namespace fovea::apps {
+namespace {
+
+using namespace batch;
+using Clock = std::chrono::steady_clock;
+
+/// Exit codes beside those of all commands.
+constexpr int kInvalid = 2, kSomeFailed = 3, kStopped = 4;
+
+constexpr auto kTick = std::chrono::milliseconds(100);
+constexpr double kBeat = 2, kResults = 30;  // seconds between heartbeats, between results.jsonl
+
+struct Options {
+    std::string jobs, output = "batch/", name = "{id}", batch = "auto", progress = "auto", metrics;
+    std::vector<std::string> defaults, devices;
+    int tries = 3;
+    double claim_timeout = 60;
+    bool skip_invalid = false, deterministic = false, dry_run = false, schema = false;
+};
+
+// "steps=8" → a number where it is one, else text.
+Json defaults_of(const Options& options) {
+    Json defaults = Json::object();
+    for (const auto& text : options.defaults) {
+        const size_t at = text.find('=');
+        require(at != std::string::npos && at > 0, "[batch] --default {} found, expected KEY=VALUE",
+                text);
+        const std::string value = text.substr(at + 1);
+        const Json json = Json::parse(value, nullptr, false);
+        defaults[text.substr(0, at)] = json.is_discarded() ? Json(value) : json;
+    }
+    return defaults;
+}
+
+JobList read(const Options& options) {
+    require(!options.jobs.empty(), "[batch] no jobs; try fovea batch jobs.jsonl -o batch/");
+    if (options.jobs == "-") return read_jobs(std::cin, defaults_of(options));
+    std::ifstream file(options.jobs);
+    require(file.good(), "[batch] cannot open {}", options.jobs);
+    return read_jobs(file, defaults_of(options));
+}
+
+// Every bad line; nothing runs unless they are to be skipped.
+void report_bad(const Options& options, const JobList& list) {
+    const std::string file = options.jobs == "-" ? "standard input" : options.jobs;
+    for (const BadLine& bad : list.bad)
+        fmt::print(stderr, "{}:{}: {}\n", file, bad.line, bad.reason);
+    if (list.bad.empty()) return;
+    fmt::print(stderr, "fovea: {} of the lines are bad{}\n", list.bad.size(),
+               options.skip_invalid ? "; going on without them"
+                                    : ", nothing was done; --skip-invalid goes on without them");
+    if (!options.skip_invalid) throw CLI::RuntimeError(kInvalid);
+}
+
+int64_t batch_of(const Options& options) {
+    if (options.deterministic) return 1;
+    if (options.batch == "auto") return 0;
+    const bool digits = !options.batch.empty() && options.batch.size() < 6 &&
+                        std::all_of(options.batch.begin(), options.batch.end(),
+                                    [](char c) { return c >= '0' && c <= '9'; });
+    const int64_t number = digits ? std::stoll(options.batch) : 0;
+    require(number >= 1, "[batch] --batch {} found, expected auto or a number from 1",
+            options.batch);
+    return number;
+}
+
+// "all": the GPUs, or what there is without one.
+std::vector<std::string> devices_of(const Options& options) {
+    if (options.devices.empty()) return {""};
+    if (options.devices != std::vector<std::string>{"all"}) return options.devices;
+    std::vector<std::string> gpus, others;
+    for (const auto& device : vk::list_devices())
+        if (device.usable.ok)
+            (device.type == vk::DeviceType::cpu ? others : gpus)
+                .push_back(std::to_string(device.index));
+    require(!gpus.empty() || !others.empty(), "[batch] no device can be used; see fovea info");
+    return gpus.empty() ? others : gpus;
+}
+
+/// The threads of the devices, and what became of them.
+class Workers {
+  public:
+    Workers(Run& run, Writer& writer) {
+        for (const auto& device : run.options.devices) {
+            ++working_;
+            threads_.emplace_back([this, &run, &writer, device] {
+                try {
+                    work(run, writer, device);
+                } catch (const WriteError& error) {
+                    run.stop(error.what());
+                } catch (const std::exception& error) {
+                    log::error("a worker ends: {}", error.what());
+                    const std::lock_guard lock(mutex_);
+                    reason_ = error.what();
+                }
+                --working_;
+            });
+        }
+    }
+    int64_t working() const { return working_; }
+    void join() { threads_.clear(); }
+    /// Why one ended before its time; empty: none did.
+    std::string reason() const {
+        const std::lock_guard lock(mutex_);
+        return reason_;
+    }
+
+  private:
+    std::atomic<int64_t> working_ = 0;
+    mutable std::mutex mutex_;
+    std::string reason_;
+    std::vector<std::jthread> threads_;
+};
+
+// Until the workers have no more to do.
+void watch(Run& run, const Workers& workers, Report& report, const Counts& before) {
+    const auto since = [](Clock::time_point start) {
+        return std::chrono::duration<double>(Clock::now() - start).count();
+    };
+    auto beat = Clock::now(), results = beat;
+    bool told = false;
+    while (workers.working() > 0) {
+        std::this_thread::sleep_for(kTick);
+        try {
+            if (interrupted() && !told) {
+                fmt::print(stderr,
+                           "\nfovea: finishing what is in flight; a second signal ends at once\n");
+                told = true;
+            }
+            if (since(beat) >= kBeat) {
+                run.ledger.beat();
+                beat = Clock::now();
+            }
+            if (since(results) >= kResults) {
+                run.ledger.write_results();
+                results = Clock::now();
+            }
+            report.update(before, run.ledger.counts(), workers.working(),
+                          static_cast<double>(run.busy_us) / 1e6, false);
+        } catch (const std::exception& error) {
+            run.stop(error.what());
+        }
+    }
+}
+
+// The exit code.
+int finish(Run& run, const Workers& workers, Report& report, const Counts& before,
+           size_t skipped) {
+    Counts counts = before;
+    try {
+        counts = run.ledger.counts();
+        run.ledger.write_results();
+        report.update(before, counts, workers.working(), static_cast<double>(run.busy_us) / 1e6,
+                      true);
+    } catch (const Error& error) {
+        run.stop(error.what());
+    }
+    fmt::print(stderr, "{} of {} done{}; {}\n", counts.done, counts.all(),
+               counts.failed > 0 ? fmt::format(", {} failed", counts.failed) : "",
+               (run.ledger.output() / "results.jsonl").string());
+    const int64_t open = counts.pending + counts.running;
+    if (run.stopped()) {
+        fmt::print(stderr,
+                   "fovea: error: {}. Stopped; what is done stays, the same command goes on\n",
+                   run.reason());
+        return kStopped;
+    }
+    if (open > 0 && interrupted()) {
+        fmt::print(stderr, "fovea: interrupted; the same command goes on\n");
+        return kInterrupted;
+    }
+    const int bad = counts.done == 0 && counts.all() > 0 ? 1 : kSomeFailed;
+    if (open > 0) {
+        fmt::print(stderr, "fovea: error: no device is left: {}\n", workers.reason());
+        return counts.done == before.done ? 1 : kStopped;
+    }
+    return counts.failed > 0 || skipped > 0 ? bad : 0;
+}
+
+void run(const Options& options) {
+    if (options.schema) {
+        fmt::print("{}\n", job_schema().dump(2));
+        return;
+    }
+    RunOptions settings{.devices = {}, .batch = batch_of(options)};
+    require_folder_of("batch", "--metrics", options.metrics);
+    JobList list = read(options);
+    if (options.dry_run) {
+        name_jobs(list, options.name, {});
+        report_bad(options, list);
+        for (const Job& job : list.jobs)
+            fmt::print("{}\n", Json{{"id", job.id},
+                                    {"type", job.type},
+                                    {"line", job.line},
+                                    {"options", job.options},
+                                    {"file", job.file}}
+                                   .dump());
+        return;
+    }
+    if (!options.skip_invalid) report_bad(options, list);
+    settings.devices = devices_of(options);
+    Ledger ledger(options.output, options.claim_timeout);
+    name_jobs(list, options.name, ledger.files());
+    report_bad(options, list);
+    require(!list.jobs.empty(), "[batch] {} has no job", options.jobs);
+    ledger.enter(list.jobs, options.tries);
+    if (const int64_t lost = ledger.verify(); lost > 0)
+        log::warn("{} file(s) that were done are missing or changed; they are made again", lost);
+
+    const Counts before = ledger.counts();
+    Run run(ledger, std::move(settings));
+    Report report(options.progress, options.metrics);
+    std::optional<Workers> workers;
+    {
+        const int threads = std::clamp<int>(
+            static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
+        Writer writer(run, threads);
+        workers.emplace(run, writer);
+        watch(run, *workers, report, before);
+        workers->join();
+    }
+    if (const int code = finish(run, *workers, report, before, list.bad.size()); code != 0)
+        throw CLI::RuntimeError(code);
+}
+
+}  // namespace
+
+void add_batch(CLI::App& app) {
+    auto* command = app.add_subcommand("batch", "Do the jobs of a file; go on where it stopped");
+    auto options = std::make_shared<Options>();
+    std::vector<std::string> types;
+    for (const JobType& type : job_types()) types.emplace_back(type.name);
+    command->footer(fmt::format(
+        "Examples:\n"
+        "  fovea batch jobs.jsonl -o batch/\n"
+        "  fovea batch jobs.jsonl -o batch/ --name \"{{index:05}}-{{prompt:40}}\" --default "
+        "steps=12\n"
+        "  fovea batch jobs.jsonl -o batch/ --devices all --metrics "
+        "/var/lib/node_exporter/fovea.prom\n"
+        "  generate-jobs | fovea batch - -o batch/ --dry-run\n"
+        "\n"
+        "A line is a job: a command ({}) with its long options, as in\n"
+        "  {{\"type\": \"generate\", \"prompt\": \"a red apple\", \"seed\": 7, \"id\": "
+        "\"apple-7\"}}\n"
+        "  {{\"defaults\": {{\"type\": \"generate\", \"steps\": 12}}}}       of the lines below\n"
+        "  {{\"prompt\": \"a cat\", \"grid\": {{\"seed\": [1, 2, 3], \"cfg\": [3, 5]}}}}   six "
+        "jobs\n"
+        "The same command goes on after whatever ended it; several may work on one folder.\n"
+        "docs/batch.md\n"
+        "\n"
+        "Exit codes: 0 all done; 1 nothing done; 2 bad usage or bad lines; {} some failed or were\n"
+        "skipped; {} stopped (a full disk, no device left), to be started again; {} interrupted.",
+        fmt::join(types, ", "), kSomeFailed, kStopped, kInterrupted));
+    command->add_option("jobs", options->jobs, "JSON Lines; - reads standard input");
+    command->add_option("-o,--output", options->output, "Folder of the files and of the ledger")
+        ->capture_default_str();
+    command
+        ->add_option("--name", options->name,
+                     "Names of files: {id}, {index:05}, {seed}, {prompt:40}, any option; / makes "
+                     "folders")
+        ->capture_default_str();
+    command->add_option("--default", options->defaults,
+                        "KEY=VALUE of all jobs that do not say otherwise; may be repeated");
+    command->add_flag("--skip-invalid", options->skip_invalid, "Go on without bad lines");
+    command->add_flag("--dry-run", options->dry_run, "Check all jobs, list them, make nothing");
+    command->add_flag("--schema", options->schema, "Print the JSON schema of a line");
+    command
+        ->add_option("--batch", options->batch,
+                     "Pictures that differ in prompt and seed alone, drawn together: auto or a "
+                     "number")
+        ->capture_default_str();
+    command->add_flag("--deterministic", options->deterministic,
+                      "Each alone: the same bits as fovea generate, on GPUs too");
+    command
+        ->add_option("--devices", options->devices,
+                     "all, or indices or parts of names as in 0,1; one twice has two workers")
+        ->delimiter(',');
+    command->add_option("--tries", options->tries, "Of a job that fails, a start of the batch each")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    command
+        ->add_option("--claim-timeout", options->claim_timeout,
+                     "Seconds without a sign of life after which others do a process's jobs")
+        ->check(CLI::Range(3.0, 86400.0))
+        ->capture_default_str();
+    command
+        ->add_option("--progress", options->progress,
+                     "auto (a bar on a terminal), json (objects on stdout) or none")
+        ->check(CLI::IsMember({"auto", "json", "none"}))
+        ->capture_default_str();
+    command->add_option("--metrics", options->metrics, "Write a Prometheus text file");
+    command->callback([options] { run(*options); });
+}
+
+}  // namespace fovea::apps

@@ -1,0 +1,339 @@
+#include "apps/batch/jobs.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <istream>
+
+#include "backend/error.h"
+#include "vision/file.h"
+
+namespace fovea::apps::batch {
+namespace {
+
+constexpr size_t kMaxJobs = 1'000'000;  // of a grid that was meant to be smaller
+
+/// Everything but the work: commands open a device when they have checked all else.
+class Checked {};
+class Checker : public Host {
+  public:
+    Session& open(const std::string&) override { throw Checked(); }
+    bool take(Drawing&&) override { throw Checked(); }
+    bool quiet() const override { return true; }
+};
+
+std::unique_ptr<CLI::App> parser_of(const JobType& type, const std::shared_ptr<Host>& host) {
+    auto app = std::make_unique<CLI::App>();
+    type.add(*app, host);
+    return app;
+}
+
+CLI::App& command_of(CLI::App& app) {
+    return *app.get_subcommands([](CLI::App*) { return true; }).at(0);
+}
+
+// By long name or, of a positional one, its name. Null where there is none.
+const CLI::Option* find_option(const CLI::App& command, const std::string& key) {
+    for (const CLI::Option* option : command.get_options())
+        if (option->check_lname(key) || (option->get_positional() && option->get_name(true) == key))
+            return option;
+    return nullptr;
+}
+
+bool is_positional(const CLI::Option& option) {
+    return option.get_lnames().empty();
+}
+
+std::vector<std::string> keys_of(const CLI::App& command) {
+    std::vector<std::string> keys;
+    for (const CLI::Option* option : command.get_options()) {
+        const std::string key =
+            is_positional(*option) ? option->get_name(true) : option->get_lnames().front();
+        if (key != "help" && !refused_keys().contains(key)) keys.push_back(key);
+    }
+    return keys;
+}
+
+std::string word_of(const std::string& key, const Json& value) {
+    if (value.is_string()) return value.get<std::string>();
+    require(value.is_number(), "\"{}\": {} found, expected text or a number", key, value.dump());
+    return value.dump();
+}
+
+void check_by_command(const Job& job) {
+    try {
+        run_command(job, std::string("checked") + find_type(job.type)->extension,
+                    std::make_shared<Checker>());
+    } catch (const Checked&) {
+    }
+}
+
+/// Jobs of a file as they come, with what is needed to tell that one is bad.
+class Reader {
+  public:
+    Reader(const Json& defaults) : defaults_(defaults) {}
+
+    void line(int number, const std::string& text) {
+        if (text.find_first_not_of(" \t\r") == std::string::npos) return;
+        line_ = number;
+        try {
+            Json json;
+            try {
+                json = Json::parse(text);
+            } catch (const Json::parse_error& error) {
+                fail("no JSON: {}", reason_of(error.what()));
+            }
+            require(json.is_object(), "{} found, expected an object", json.type_name());
+            if (json.contains("defaults"))
+                take_defaults(json);
+            else
+                expand(json);
+        } catch (const std::exception& error) {
+            list_.bad.push_back({number, error.what()});
+        }
+    }
+    JobList finish() { return std::move(list_); }
+
+  private:
+    // "[json.exception.parse_error.101] parse error at line 1, column 7: …" → from the column on
+    static std::string reason_of(const std::string& text) {
+        const size_t at = text.find("column");
+        return at == std::string::npos ? text : text.substr(at);
+    }
+
+    void take_defaults(const Json& json) {
+        require(json.size() == 1 && json["defaults"].is_object(),
+                "\"defaults\" stands alone and is an object, as in {{\"defaults\": "
+                "{{\"steps\": 8}}}}");
+        defaults_.update(json["defaults"]);
+    }
+
+    void expand(Json json) {
+        if (!json.contains("grid")) return add(std::move(json));
+        const Json grid = json["grid"];
+        json.erase("grid");
+        require(grid.is_object() && !grid.empty(),
+                "\"grid\" is an object of lists, as in {{\"seed\": [1, 2, 3]}}");
+        size_t total = 1;
+        for (const auto& [key, values] : grid.items()) {
+            require(values.is_array() && !values.empty(),
+                    "\"grid\": \"{}\" is {}, expected a list of values", key, values.dump());
+            require(!json.contains(key), "\"{}\" found both in \"grid\" and beside it", key);
+            require(key != "id", "\"id\" in \"grid\": leave it out, or give one beside the grid");
+            total *= values.size();
+            require(total + list_.jobs.size() <= kMaxJobs, "more than {} jobs", kMaxJobs);
+        }
+        const std::string id = json.contains("id") ? id_of(json) : "";
+        const size_t before = list_.jobs.size();
+        try {
+            for (size_t i = 0; i < total; ++i) {
+                Json one = json;
+                size_t rest = i;  // the last key turns fastest
+                for (auto at = grid.rbegin(); at != grid.rend(); ++at) {
+                    one[at.key()] = at.value()[rest % at.value().size()];
+                    rest /= at.value().size();
+                }
+                if (!id.empty()) one["id"] = fmt::format("{}-{}", id, i + 1);
+                add(std::move(one));
+            }
+        } catch (...) {  // all of a line or nothing
+            for (size_t i = before; i < list_.jobs.size(); ++i) lines_.erase(list_.jobs[i].id);
+            list_.jobs.resize(before);
+            throw;
+        }
+    }
+
+    static std::string id_of(const Json& json) {
+        require(json["id"].is_string() && !json["id"].get_ref<const std::string&>().empty(),
+                "\"id\": {} found, expected text", json["id"].dump());
+        return json["id"];
+    }
+
+    void add(Json json) {
+        Json options = defaults_;
+        options.update(json);
+        require(options.contains("type"), "no \"type\"; expected one of {}", types());
+        const JobType* type =
+            options["type"].is_string() ? find_type(options["type"].get<std::string>()) : nullptr;
+        require(type != nullptr, "\"type\": {} found, expected one of {}", options["type"].dump(),
+                types());
+        Job job{.index = std::ssize(list_.jobs), .line = line_, .type = type->name};
+        if (options.contains("id")) job.id = id_of(options);
+        options.erase("type");
+        options.erase("id");
+        for (auto at = options.begin(); at != options.end();)  // null: as if not there
+            at = at->is_null() ? options.erase(at) : std::next(at);
+        job.options = std::move(options);
+        if (job.id.empty()) job.id = sha256(job.spec()).substr(0, 16);
+        const auto [found, is_new] = lines_.try_emplace(job.id, line_);
+        require(is_new, "the same {} as line {}",
+                json.contains("id") ? "\"id\" " + json["id"].dump() : "job", found->second);
+        try {
+            check_by_command(job);
+        } catch (...) {
+            lines_.erase(job.id);
+            throw;
+        }
+        list_.jobs.push_back(std::move(job));
+    }
+
+    static std::string types() {
+        std::vector<std::string> names;
+        for (const JobType& type : job_types()) names.emplace_back(type.name);
+        return fmt::format("{}", fmt::join(names, ", "));
+    }
+
+    Json defaults_;
+    int line_ = 0;
+    std::map<std::string, int> lines_;  ///< of ids
+    JobList list_;
+};
+
+// What an editor should offer for an option.
+Json schema_of(const CLI::Option& option) {
+    Json json{{"description", option.get_description()}};
+    if (option.get_items_expected_max() == 0) {
+        json["type"] = "boolean";
+    } else if (option.get_expected_max() > 1) {
+        json["type"] = {"array", "string", "number"};
+        json["items"] = {{"type", {"string", "number"}}};
+    } else {
+        const std::string type = option.get_type_name();
+        if (type.starts_with("INT") || type.starts_with("UINT"))
+            json["type"] = "integer";
+        else if (type.starts_with("FLOAT"))
+            json["type"] = "number";
+        else
+            json["type"] = "string";
+    }
+    return json;
+}
+
+}  // namespace
+
+const std::vector<JobType>& job_types() {
+    static const std::vector<JobType> types{
+        {"generate", ".png", add_generate},
+        {"video", ".mp4", add_video},
+        {"edit", ".png", add_edit},
+        {"lens", ".png", add_lens},
+    };
+    return types;
+}
+
+const JobType* find_type(const std::string& name) {
+    for (const JobType& type : job_types())
+        if (name == type.name) return &type;
+    return nullptr;
+}
+
+const std::map<std::string, std::string>& refused_keys() {
+    static const std::map<std::string, std::string> keys{
+        {"count", R"(a job makes one file; several: {"grid": {"seed": [1, 2, 3]}})"},
+        {"device", "devices are the batch's: fovea batch --devices"},
+        {"dry-run", "of the whole batch: fovea batch --dry-run"},
+        {"json", "results.jsonl has it"},
+        {"preview", "a job makes one file"},
+        {"profile", "profile one job alone, by its command"},
+        {"show-mask", "a job makes one file"},
+        {"save-mask", "a job makes one file"},
+    };
+    return keys;
+}
+
+std::string Job::spec() const {
+    return Json{{"type", type}, {"options", options}}.dump();
+}
+
+std::string Job::group() const {
+    Json same = options;
+    for (const char* own : {"prompt", "seed", "output"}) same.erase(own);
+    return Json{{"type", type}, {"options", same}}.dump();
+}
+
+std::vector<std::string> command_line(const Job& job, const std::string& output) {
+    const auto app = parser_of(*find_type(job.type), std::make_shared<Checker>());
+    const CLI::App& command = command_of(*app);
+    std::vector<std::string> words{job.type, "--output=" + output};
+    for (const auto& [key, value] : job.options.items()) {
+        if (key == "output") continue;
+        if (const auto refused = refused_keys().find(key); refused != refused_keys().end())
+            fail("\"{}\": {}", key, refused->second);
+        const CLI::Option* option = find_option(command, key);
+        require(option != nullptr, "\"{}\" is no option of {}; there are {}", key, job.type,
+                fmt::join(keys_of(command), ", "));
+        if (is_positional(*option)) continue;
+        if (option->get_items_expected_max() == 0) {
+            require(value.is_boolean(), "\"{}\": {} found, expected true or false", key,
+                    value.dump());
+            if (value.get<bool>()) words.push_back("--" + key);
+            continue;
+        }
+        const std::vector<Json> values =
+            value.is_array() ? value.get<std::vector<Json>>() : std::vector<Json>{value};
+        require(!value.is_array() || option->get_expected_max() > 1,
+                "\"{}\": {} found, expected one value (several jobs: \"grid\")", key, value.dump());
+        for (const Json& one : values)
+            words.push_back(fmt::format("--{}={}", key, word_of(key, one)));
+    }
+    words.emplace_back("--");
+    for (const CLI::Option* option : command.get_options())
+        if (is_positional(*option) && job.options.contains(option->get_name(true))) {
+            const std::string key = option->get_name(true);
+            words.push_back(word_of(key, job.options[key]));
+        }
+    return words;
+}
+
+void run_command(const Job& job, const std::string& output, const std::shared_ptr<Host>& host) {
+    auto words = command_line(job, output);
+    const auto app = parser_of(*find_type(job.type), host);
+    std::reverse(words.begin(), words.end());  // as CLI11 takes them
+    try {
+        app->parse(std::move(words));
+    } catch (const CLI::ParseError& error) {
+        fail("{}", error.what());
+    }
+}
+
+JobList read_jobs(std::istream& in, const Json& defaults) {
+    Reader reader(defaults);
+    std::string text;
+    for (int number = 1; std::getline(in, text); ++number) reader.line(number, text);
+    return reader.finish();
+}
+
+Json job_schema() {
+    auto kinds = Json::array();
+    for (const JobType& type : job_types()) {
+        const auto app = parser_of(type, std::make_shared<Checker>());
+        const CLI::App& command = command_of(*app);
+        Json properties{
+            {"type", {{"const", type.name}}},
+            {"id", {{"type", "string"}, {"description", "Default: from the content"}}},
+            {"grid",
+             {{"type", "object"},
+              {"description", "Lists of values: a job for each combination"},
+              {"additionalProperties", {{"type", "array"}, {"minItems", 1}}}}}};
+        for (const std::string& key : keys_of(command))
+            properties[key] = schema_of(*find_option(command, key));
+        properties["output"]["description"] =
+            fmt::format("Name below the output folder, as --name; default: {{id}}{}", type.extension);
+        kinds.push_back({{"title", type.name},
+                         {"type", "object"},
+                         {"properties", properties},
+                         {"additionalProperties", false}});
+    }
+    kinds.push_back({{"title", "defaults of the lines below"},
+                     {"type", "object"},
+                     {"properties", {{"defaults", {{"type", "object"}}}}},
+                     {"required", {"defaults"}},
+                     {"additionalProperties", false}});
+    return {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+            {"title", "A line of the jobs of fovea batch"},
+            {"description", "Made by fovea batch --schema"},
+            {"anyOf", kinds}};
+}
+
+}  // namespace fovea::apps::batch

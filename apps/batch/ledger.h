@@ -1,0 +1,78 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "apps/batch/claimant.h"
+#include "apps/batch/jobs.h"
+#include "apps/batch/sqlite.h"
+
+namespace fovea::apps::batch {
+
+/// A file that is complete but for its name.
+struct Made {
+    std::string id;
+    std::filesystem::path written;  ///< in the claimant's folder
+    std::string hash;               ///< SHA-256 of it
+    std::string settings;           ///< as JSON, empty: none
+    std::string device;
+    int64_t batch = 1;       ///< jobs computed together
+    double seconds = 0;      ///< computing of the whole batch
+    double save_seconds = 0; ///< encoding, writing, hashing of this one
+};
+
+struct Counts {
+    int64_t pending = 0, running = 0, done = 0, failed = 0;
+    int64_t all() const { return pending + running + done + failed; }
+};
+
+/// Who does what and what is done, in OUTPUT/.batch/ledger.db: shared by all processes that work on
+/// one folder. Every call is a transaction; any thread may call. What it says is done is there,
+/// with the hash it says. Throws WriteError where the disk is full or read-only.
+class Ledger {
+  public:
+    /// claim_timeout: seconds without a heartbeat after which a process that lives has lost its
+    /// claims.
+    Ledger(const std::filesystem::path& output, double claim_timeout);
+
+    const Claimant& claimant() const { return *claimant_; }
+    std::filesystem::path output() const { return output_; }
+
+    /// Names of earlier runs, by id.
+    std::map<std::string, std::string> files();
+    /// Jobs this process is to see done; those that failed before get another try, up to `tries` in
+    /// all. Throws Error for an id that was another job.
+    void enter(const std::vector<Job>& jobs, int tries);
+    /// Puts back what is said to be done but is not there, or not as it was. → how many
+    int64_t verify();
+
+    /// The next job, and others of its group: fewest tries first, then by their place in the file.
+    std::optional<Job> claim();
+    std::vector<Job> claim_more(const Job& like, int64_t most);
+
+    /// Gives the files their names. What is no longer this process's is dropped.
+    void finish(const std::vector<Made>& made);
+    void fail(const Job& job, const std::string& reason, const std::string& device);
+    void put_back(const std::vector<Job>& jobs);
+
+    /// Says that this process lives, and frees the claims of those that do not.
+    void beat();
+    Counts counts();
+    int64_t pending_of(const Job& like);
+
+    /// OUTPUT/results.jsonl, a line a job.
+    void write_results();
+
+  private:
+    void expire();
+
+    std::filesystem::path output_, home_;
+    double claim_timeout_;
+    std::mutex mutex_;
+    std::unique_ptr<Database> database_;
+    std::unique_ptr<Claimant> claimant_;
+};
+
+}  // namespace fovea::apps::batch

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "apps/batch/ledger.h"
+
+namespace fovea::apps::batch {
+
+/// How far a run is, for people and programs.
+class Report {
+  public:
+    enum class Style { bar, lines, json, none };
+    /// "auto": a bar on a terminal, a line every 5 s elsewhere (both on stderr); "json": an object
+    /// a second on stdout; "none". metrics: a Prometheus text file, empty: none.
+    Report(const std::string& style, std::string metrics);
+    ~Report();
+
+    /// before: counts when the run began. workers, busy_seconds: of their devices.
+    void update(const Counts& before, const Counts& now, int64_t workers, double busy_seconds,
+                bool last);
+
+  private:
+    using Clock = std::chrono::steady_clock;
+    struct State;
+    void show(const State& state, bool last);
+    void write_metrics(const State& state) const;
+
+    Style style_;
+    std::string metrics_;
+    Clock::time_point start_ = Clock::now(), shown_{}, written_{};
+    bool open_ = false;
+};
+
+}  // namespace fovea::apps::batch
