@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <fstream>
 #include <iostream>
+#include <sstream>
 #include <thread>
 
 #include "apps/app.h"
 #include "apps/batch/names.h"
 #include "apps/batch/report.h"
 #include "apps/batch/run.h"
+#include "apps/batch/slurm.h"
 #include "backend/error.h"
 #include "backend/log.h"
 #include "vision/file.h"
@@ -28,10 +30,12 @@ constexpr double kBeat = 2, kResults = 30;  // seconds between heartbeats, betwe
 
 struct Options {
     std::string jobs, output = "batch/", name = "{id}", batch = "auto", progress = "auto", metrics;
-    std::vector<std::string> defaults, devices;
-    int tries = 3;
+    std::vector<std::string> defaults, devices, slurm_options;
+    std::string shard = "0/1";
+    int tries = 3, slurm = 0, slurm_gpus = 1;
     double claim_timeout = 60;
-    bool skip_invalid = false, deterministic = false, dry_run = false, schema = false;
+    bool skip_invalid = false, deterministic = false, dry_run = false, schema = false,
+         status = false;
 };
 
 // "steps=8" → a number where it is one, else text.
@@ -48,12 +52,12 @@ Json defaults_of(const Options& options) {
     return defaults;
 }
 
-JobList read(const Options& options) {
+std::string text_of(const Options& options) {
     require(!options.jobs.empty(), "[batch] no jobs; try fovea batch jobs.jsonl -o batch/");
-    if (options.jobs == "-") return read_jobs(std::cin, defaults_of(options));
+    if (options.jobs == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
     std::ifstream file(options.jobs);
     require(file.good(), "[batch] cannot open {}", options.jobs);
-    return read_jobs(file, defaults_of(options));
+    return {std::istreambuf_iterator<char>(file), {}};
 }
 
 // Every bad line; nothing runs unless they are to be skipped.
@@ -160,8 +164,7 @@ void watch(Run& run, const Workers& workers, Report& report, const Counts& befor
 }
 
 // The exit code.
-int finish(Run& run, const Workers& workers, Report& report, const Counts& before,
-           size_t skipped) {
+int finish(Run& run, const Workers& workers, Report& report, const Counts& before, size_t skipped) {
     Counts counts = before;
     try {
         counts = run.ledger.counts();
@@ -193,14 +196,70 @@ int finish(Run& run, const Workers& workers, Report& report, const Counts& befor
     return counts.failed > 0 || skipped > 0 ? bad : 0;
 }
 
+// Of a folder and of its shards.
+void status(const Options& options) {
+    const std::filesystem::path output = options.output;
+    const auto shards = shard_folders(output);
+    std::vector<std::filesystem::path> folders = shards;
+    if (std::filesystem::exists(output / ".batch" / "ledger.db")) folders.push_back(output);
+    require(!folders.empty(), "[batch] {} has no ledger: nothing was begun there", options.output);
+    Counts sum;
+    std::string results;
+    for (const auto& folder : folders) {
+        Ledger ledger(folder, options.claim_timeout);
+        ledger.enter_all();
+        const Counts counts = ledger.counts();
+        sum.done += counts.done;
+        sum.failed += counts.failed;
+        sum.pending += counts.pending;
+        sum.running += counts.running;
+        if (shards.empty())
+            ledger.write_results();
+        else
+            results += ledger.results(
+                folder == output ? "" : (folder.filename() / std::string()).string());
+    }
+    if (!shards.empty()) write_file(output / "results.jsonl", std::as_bytes(std::span(results)));
+    fmt::print("{}\n", Json{{"done", sum.done},
+                            {"failed", sum.failed},
+                            {"pending", sum.pending},
+                            {"running", sum.running},
+                            {"shards", shards.size()}}
+                           .dump());
+}
+
+// With the words of this command line that concern the jobs.
+void submit_to_slurm(const Options& options, const std::string& jobs) {
+    SlurmJob job{.output = std::filesystem::absolute(options.output).lexically_normal(),
+                 .tasks = options.slurm,
+                 .gpus = options.slurm_gpus,
+                 .devices = options.devices.empty()
+                                ? (options.slurm_gpus > 0 ? "all" : "")
+                                : fmt::format("{}", fmt::join(options.devices, ",")),
+                 .sbatch = options.slurm_options,
+                 .batch = {"--name", options.name, "--batch", options.batch, "--tries",
+                           std::to_string(options.tries), "--progress", "none"}};
+    if (!job.output.has_filename()) job.output = job.output.parent_path();
+    for (const auto& text : options.defaults) job.batch.push_back("--default=" + text);
+    if (options.skip_invalid) job.batch.emplace_back("--skip-invalid");
+    if (options.deterministic) job.batch.emplace_back("--deterministic");
+    fmt::print("{}\n", submit(job, jobs));
+    fmt::print(stderr, "{} tasks submitted; fovea batch --status -o {}\n", options.slurm,
+               options.output);
+}
+
 void run(const Options& options) {
     if (options.schema) {
         fmt::print("{}\n", job_schema().dump(2));
         return;
     }
+    if (options.status) return status(options);
     RunOptions settings{.devices = {}, .batch = batch_of(options)};
     require_folder_of("batch", "--metrics", options.metrics);
-    JobList list = read(options);
+    const Shard shard = parse_shard(options.shard);
+    const std::string text = text_of(options);
+    std::istringstream in(text);
+    JobList list = read_jobs(in, defaults_of(options));
     if (options.dry_run) {
         name_jobs(list, options.name, {});
         report_bad(options, list);
@@ -214,22 +273,29 @@ void run(const Options& options) {
         return;
     }
     if (!options.skip_invalid) report_bad(options, list);
+    if (options.slurm > 0) {
+        name_jobs(list, options.name, {});
+        report_bad(options, list);
+        return submit_to_slurm(options, text);
+    }
     settings.devices = devices_of(options);
     Ledger ledger(options.output, options.claim_timeout);
     name_jobs(list, options.name, ledger.files());
     report_bad(options, list);
     require(!list.jobs.empty(), "[batch] {} has no job", options.jobs);
+    std::erase_if(list.jobs, [&](const Job& job) { return !is_in(job, shard); });
     ledger.enter(list.jobs, options.tries);
     if (const int64_t lost = ledger.verify(); lost > 0)
         log::warn("{} file(s) that were done are missing or changed; they are made again", lost);
 
     const Counts before = ledger.counts();
+    if (before.pending + before.running == 0) settings.devices.clear();  // nobody needs one
     Run run(ledger, std::move(settings));
     Report report(options.progress, options.metrics);
     std::optional<Workers> workers;
     {
-        const int threads = std::clamp<int>(
-            static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
+        const int threads =
+            std::clamp<int>(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
         Writer writer(run, threads);
         workers.emplace(run, writer);
         watch(run, *workers, report, before);
@@ -279,6 +345,8 @@ void add_batch(CLI::App& app) {
                         "KEY=VALUE of all jobs that do not say otherwise; may be repeated");
     command->add_flag("--skip-invalid", options->skip_invalid, "Go on without bad lines");
     command->add_flag("--dry-run", options->dry_run, "Check all jobs, list them, make nothing");
+    command->add_flag("--status", options->status,
+                      "Print how far it is, and write results.jsonl from the ledger");
     command->add_flag("--schema", options->schema, "Print the JSON schema of a line");
     command
         ->add_option("--batch", options->batch,
@@ -305,6 +373,17 @@ void add_batch(CLI::App& app) {
         ->check(CLI::IsMember({"auto", "json", "none"}))
         ->capture_default_str();
     command->add_option("--metrics", options->metrics, "Write a Prometheus text file");
+    command->add_option("--shard", options->shard, "INDEX/COUNT: only these of the jobs, by id")
+        ->capture_default_str();
+    command
+        ->add_option("--slurm", options->slurm,
+                     "Submit an array job of so many tasks, a shard each, instead")
+        ->check(CLI::Range(1, 100000));
+    command->add_option("--slurm-gpus", options->slurm_gpus, "GPUs a task (gres); 0: none")
+        ->check(CLI::Range(0, 64))
+        ->capture_default_str();
+    command->add_option("--slurm-option", options->slurm_options,
+                        "Of sbatch, as in --slurm-option=--partition=gpu; may be repeated");
     command->callback([options] { run(*options); });
 }
 

@@ -95,7 +95,8 @@ void run(const CLI::App& command, Options options, Host& host) {
         images = TextToImage::run(stream, model, request);
     }
     for (size_t i = 0; i < images.size(); ++i)
-        save_png(paths[i], images[i], {{kSettingsName, settings_of(session, request.seeds[i]).dump()}});
+        save_png(paths[i], images[i],
+                 {{kSettingsName, settings_of(session, request.seeds[i]).dump()}});
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, paths[0]);
 

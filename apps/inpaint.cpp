@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "apps/generation.h"
+#include "apps/session.h"
 #include "backend/error.h"
 #include "pipelines/text_to_image.h"
 
@@ -122,7 +123,7 @@ std::string seam_text(const Seam& seam) {
     return fmt::format("{:.1f} of 255 across the edge, {:.1f} beside it", seam.across, seam.nearby);
 }
 
-void run(const CLI::App& command, Options options) {
+void run(const CLI::App& command, Options options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     const auto seconds_since_start = [&] {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -147,11 +148,13 @@ void run(const CLI::App& command, Options options) {
                            ? std::vector<fs::path>{}
                            : output_paths("inpaint", options.output, options.seed, options.count);
 
-    vk::Device device(options.device);
-    vk::Stream stream(device);
+    request.cancel = host.cancel();
+    validate(request, "inpaint");
+    Session& session = host.open(options.device);
+    vk::Device& device = session.device();
+    vk::Stream& stream = session.stream();
     if (options.profile) stream.profile(true);
-    const Model model = Model::load(stream, find_model(options.model),
-                                    choose_precision(device.info(), options.precision));
+    const Model& model = session.model(options.model, options.precision);
     report_words(model, options.prompt);
     if (options.dry_run) return dry_run(stream, model, options, request);
 
@@ -159,7 +162,7 @@ void run(const CLI::App& command, Options options) {
     std::vector<Inpaint::Result> results;
     const fs::path preview_path = fs::path(paths[0]).replace_extension(".preview.png");
     {
-        Progress progress("inpaint");
+        Progress progress("inpaint", !host.quiet());
         request.on_step = [&](int done, int total) {
             if (done == 1) first_step = seconds_since_start();
             progress.update(done, total);
@@ -186,6 +189,7 @@ void run(const CLI::App& command, Options options) {
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, paths[0]);
 
+    if (host.quiet()) return;
     const double share = static_cast<double>(hole.count()) / static_cast<double>(hole.hole.size());
     if (options.json) {
         auto list = Json::array();
@@ -214,7 +218,7 @@ void run(const CLI::App& command, Options options) {
 
 }  // namespace
 
-void add_inpaint(CLI::App& app) {
+void add_inpaint(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("inpaint", "Fill holes of a picture by a text");
     auto options = std::make_shared<Options>();
     command->footer(
@@ -259,7 +263,7 @@ void add_inpaint(CLI::App& app) {
                      "objects")
         ->capture_default_str();
     add_generation_options(*command, *options);
-    command->callback([command, options] { run(*command, *options); });
+    command->callback([command, options, host] { run(*command, *options, *host); });
 }
 
 }  // namespace fovea::apps

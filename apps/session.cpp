@@ -22,8 +22,7 @@ Session::Session(const std::string& device) : device_(device), stream_(device_) 
 const Model& Session::model(const std::string& folder, const std::string& precision) {
     const DType dtype = choose_precision(device_.info(), precision);
     auto& slot = models_[{folder, dtype}];
-    if (!slot)
-        slot = std::make_unique<Model>(Model::load(stream_, find_model(folder), dtype));
+    if (!slot) slot = std::make_unique<Model>(Model::load(stream_, find_model(folder), dtype));
     return *slot;
 }
 

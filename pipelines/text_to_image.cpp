@@ -114,7 +114,8 @@ int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model
     const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
     const uint64_t each = static_cast<uint64_t>(branches * tokens * widest) * bytes_of(model.dtype);
     const auto fits = static_cast<int64_t>(device.limits.storage_buffer_range / each);
-    return std::clamp<int64_t>(fits, 1, std::min<int64_t>(request.most_together, std::ssize(request.seeds)));
+    return std::clamp<int64_t>(fits, 1,
+                               std::min<int64_t>(request.most_together, std::ssize(request.seeds)));
 }
 
 int64_t TextToImage::fitting_batch(const vk::DeviceInfo& device, const Model& model,

@@ -101,8 +101,7 @@ void write_file(const fs::path& path, std::span<const std::byte> bytes) {
         if (count < 0) fail_to_write(path);
         bytes = bytes.subspan(static_cast<size_t>(count));
     }
-    if (::fsync(file.get()) != 0 || !file.close())
-        fail_to_write(path);
+    if (::fsync(file.get()) != 0 || !file.close()) fail_to_write(path);
     rename_file(temporary.path, path);
     temporary.renamed = true;
 }

@@ -24,8 +24,8 @@ class WriteError : public Error {
 std::vector<std::byte> read_file(const std::filesystem::path& path, size_t max_bytes);
 
 /// Writes beside the destination under a temporary name (".fovea-<pid>-<n>.part"), syncs, then
-/// renames: readers see the old file or the whole new one. Throws WriteError and removes the temporary
-/// file when any step fails.
+/// renames: readers see the old file or the whole new one. Throws WriteError and removes the
+/// temporary file when any step fails.
 void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 /// Gives a file its name, in place of another of that name, and syncs the name. Throws WriteError.

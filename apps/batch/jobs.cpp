@@ -217,6 +217,7 @@ const std::vector<JobType>& job_types() {
         {"generate", ".png", add_generate},
         {"video", ".mp4", add_video},
         {"edit", ".png", add_edit},
+        {"inpaint", ".png", add_inpaint},
         {"lens", ".png", add_lens},
     };
     return types;
@@ -309,17 +310,16 @@ Json job_schema() {
     for (const JobType& type : job_types()) {
         const auto app = parser_of(type, std::make_shared<Checker>());
         const CLI::App& command = command_of(*app);
-        Json properties{
-            {"type", {{"const", type.name}}},
-            {"id", {{"type", "string"}, {"description", "Default: from the content"}}},
-            {"grid",
-             {{"type", "object"},
-              {"description", "Lists of values: a job for each combination"},
-              {"additionalProperties", {{"type", "array"}, {"minItems", 1}}}}}};
+        Json properties{{"type", {{"const", type.name}}},
+                        {"id", {{"type", "string"}, {"description", "Default: from the content"}}},
+                        {"grid",
+                         {{"type", "object"},
+                          {"description", "Lists of values: a job for each combination"},
+                          {"additionalProperties", {{"type", "array"}, {"minItems", 1}}}}}};
         for (const std::string& key : keys_of(command))
             properties[key] = schema_of(*find_option(command, key));
-        properties["output"]["description"] =
-            fmt::format("Name below the output folder, as --name; default: {{id}}{}", type.extension);
+        properties["output"]["description"] = fmt::format(
+            "Name below the output folder, as --name; default: {{id}}{}", type.extension);
         kinds.push_back({{"title", type.name},
                          {"type", "object"},
                          {"properties", properties},

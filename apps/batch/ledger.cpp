@@ -134,6 +134,11 @@ void Ledger::enter(const std::vector<Job>& jobs, int tries) {
     transaction.commit();
 }
 
+void Ledger::enter_all() {
+    const std::lock_guard lock(mutex_);
+    database_->run("INSERT OR IGNORE INTO mine SELECT id FROM jobs");
+}
+
 int64_t Ledger::verify() {
     const std::lock_guard lock(mutex_);
     Statement done(*database_,
@@ -295,9 +300,9 @@ void Ledger::expire() {
 Counts Ledger::counts() {
     const std::lock_guard lock(mutex_);
     Counts counts;
-    Statement all(*database_,
-                  fmt::format("SELECT state, count(*) FROM jobs WHERE {} GROUP BY state", kIsMine)
-                      .c_str());
+    Statement all(
+        *database_,
+        fmt::format("SELECT state, count(*) FROM jobs WHERE {} GROUP BY state", kIsMine).c_str());
     while (all.step()) {
         const std::string state = all.text(0);
         (state == "pending"   ? counts.pending
@@ -323,6 +328,17 @@ int64_t Ledger::pending_of(const Job& like) {
 void Ledger::write_results() {
     const std::lock_guard lock(mutex_);
     Transaction transaction(*database_);
+    const std::string text = results_text({});
+    write_file(output_ / "results.jsonl", std::as_bytes(std::span(text)));
+    transaction.commit();
+}
+
+std::string Ledger::results(const std::string& prefix) {
+    const std::lock_guard lock(mutex_);
+    return results_text(prefix);
+}
+
+std::string Ledger::results_text(const std::string& prefix) {
     std::string text;
     Statement all(*database_,
                   "SELECT id, seq, line, type, options, file, state, tries, reason, hash, bytes, "
@@ -330,8 +346,8 @@ void Ledger::write_results() {
                   "ORDER BY seq, id");
     while (all.step()) {
         const Job job = job_of(all);
-        Json line{{"id", job.id},           {"type", job.type},  {"line", job.line},
-                  {"options", job.options}, {"file", job.file},  {"state", all.text(6)},
+        Json line{{"id", job.id},           {"type", job.type},          {"line", job.line},
+                  {"options", job.options}, {"file", prefix + job.file}, {"state", all.text(6)},
                   {"tries", all.number(7)}};
         if (line["state"] == "failed") line["error"] = all.text(8);
         if (line["state"] == "failed" || line["state"] == "done") {
@@ -342,16 +358,14 @@ void Ledger::write_results() {
         if (line["state"] == "done") {
             line["sha256"] = all.text(9);
             line["bytes"] = all.number(10);
-            if (!all.text(11).empty())
-                line["settings"] = Json::parse(all.text(11), nullptr, false);
+            if (!all.text(11).empty()) line["settings"] = Json::parse(all.text(11), nullptr, false);
             line["batch"] = all.number(13);
             line["seconds"] = all.real(14);
             line["save_seconds"] = all.real(15);
         }
         text += line.dump() + '\n';
     }
-    write_file(output_ / "results.jsonl", std::as_bytes(std::span(text)));
-    transaction.commit();
+    return text;
 }
 
 }  // namespace fovea::apps::batch

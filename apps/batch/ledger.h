@@ -18,9 +18,9 @@ struct Made {
     std::string hash;               ///< SHA-256 of it
     std::string settings;           ///< as JSON, empty: none
     std::string device;
-    int64_t batch = 1;       ///< jobs computed together
-    double seconds = 0;      ///< computing of the whole batch
-    double save_seconds = 0; ///< encoding, writing, hashing of this one
+    int64_t batch = 1;        ///< jobs computed together
+    double seconds = 0;       ///< computing of the whole batch
+    double save_seconds = 0;  ///< encoding, writing, hashing of this one
 };
 
 struct Counts {
@@ -45,6 +45,8 @@ class Ledger {
     /// Jobs this process is to see done; those that failed before get another try, up to `tries` in
     /// all. Throws Error for an id that was another job.
     void enter(const std::vector<Job>& jobs, int tries);
+    /// All that the ledger has.
+    void enter_all();
     /// Puts back what is said to be done but is not there, or not as it was. → how many
     int64_t verify();
 
@@ -64,8 +66,11 @@ class Ledger {
 
     /// OUTPUT/results.jsonl, a line a job.
     void write_results();
+    /// Its text; files begin with the prefix.
+    std::string results(const std::string& prefix = {});
 
   private:
+    std::string results_text(const std::string& prefix);
     void expire();
 
     std::filesystem::path output_, home_;

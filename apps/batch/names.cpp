@@ -162,8 +162,8 @@ void name_jobs(JobList& list, const std::string& name_template,
                 const auto own = job.options.find("output");
                 require(own == job.options.end() || own->is_string(),
                         "\"output\" found that is no text");
-                job.file = name_of(job, own != job.options.end() ? own->get<std::string>()
-                                                                 : name_template);
+                job.file = name_of(
+                    job, own != job.options.end() ? own->get<std::string>() : name_template);
                 claim(job.id, job.file);
             }
             named.push_back(std::move(job));

@@ -13,8 +13,7 @@ constexpr int kPatience = 60'000;  // ms for others who write
 Statement::Statement(Database& database, const char* sql)
     : database_(database), statement_(nullptr, sqlite3_finalize) {
     sqlite3_stmt* statement = nullptr;
-    const int result =
-        sqlite3_prepare_v2(database.handle_.get(), sql, -1, &statement, nullptr);
+    const int result = sqlite3_prepare_v2(database.handle_.get(), sql, -1, &statement, nullptr);
     statement_.reset(statement);
     check(result);
 }

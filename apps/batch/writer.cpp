@@ -14,6 +14,12 @@ namespace {
 
 constexpr size_t kMostWaiting = 128;  // pictures of 512×512 take 3 MB each
 
+std::string settings_in(const std::filesystem::path& png) {
+    const auto text = read_png_text(png);
+    const auto found = text.find(kSettingsName);
+    return found == text.end() ? "" : found->second;
+}
+
 }  // namespace
 
 void Run::stop(const std::string& reason) {
@@ -73,7 +79,10 @@ void Writer::save(Product& product) {
     const auto begin = Clock::now();
     Made& made = product.made;
     try {
-        if (product.picture) save_png(made.written, *product.picture, {{kSettingsName, made.settings}});
+        if (product.picture)
+            save_png(made.written, *product.picture, {{kSettingsName, made.settings}});
+        else if (made.written.extension() == ".png")
+            made.settings = settings_in(made.written);
         made.hash = sha256_of_file(made.written);
     } catch (const WriteError&) {
         throw;

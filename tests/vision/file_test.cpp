@@ -113,6 +113,24 @@ TEST(File, writing_over_a_folder_or_into_none_fails_cleanly) {
     EXPECT_EQ(folder.file_count(), 1u);
 }
 
+TEST(File, unwritable_is_an_error_of_its_own) {
+    const TemporaryFolder folder;
+    EXPECT_THROW(write_file(folder / "none/a", to_bytes("x")), WriteError);
+    EXPECT_THROW(rename_file(folder / "a", folder / "b"), WriteError);
+}
+
+// Examples of FIPS 180-2.
+TEST(File, sha256_is_the_standards) {
+    const TemporaryFolder folder;
+    write_file(folder / "abc", to_bytes("abc"));
+    const std::string abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    EXPECT_EQ(sha256("abc"), abc);
+    EXPECT_EQ(sha256_of_file(folder / "abc"), abc);
+    EXPECT_EQ(sha256(std::string(1'000'000, 'a')),
+              "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    EXPECT_THROW(sha256_of_file(folder / "none"), Error);
+}
+
 TEST(File, kind_names_what_was_found) {
     EXPECT_EQ(file_kind({}), "an empty file");
     EXPECT_EQ(file_kind(to_bytes("\x89PNG\r\n")), "a PNG picture");

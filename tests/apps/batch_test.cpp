@@ -1,0 +1,387 @@
+#include <gmock/gmock.h>
+
+#include <csignal>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include "tests/apps/program.h"
+#include "vision/file.h"
+#include "vision/image.h"
+
+namespace fovea {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+constexpr auto kPause = std::chrono::milliseconds(20);
+
+// Of a picture at once, for tests that need many.
+constexpr const char* kTiny =
+    R"({"defaults": {"type": "generate", "size": "128x128", "steps": 1, "cfg": 1}})";
+
+class Batch : public testing::Program {
+  protected:
+    std::string write(const std::string& name, const std::string& text) const {
+        std::ofstream(path(name)) << text;
+        return path(name);
+    }
+    // A line a job of the same file.
+    static std::string seeds(int count) {
+        std::string list;
+        for (int i = 0; i < count; ++i) list += (i ? "," : "") + std::to_string(i);
+        return std::string(kTiny) + "\n" +
+               R"({"prompt": "a red apple on a blue background", "grid": {"seed": [)" + list +
+               "]}}\n";
+    }
+    std::vector<Json> lines(const std::string& text) const {
+        std::vector<Json> list;
+        std::istringstream in(text);
+        for (std::string line; std::getline(in, line);) list.push_back(Json::parse(line));
+        return list;
+    }
+    std::vector<Json> results(const std::string& folder) const {
+        return lines(text(folder + "/results.jsonl"));
+    }
+    // What the ledger says is done: file → time of change, bytes.
+    using Done = std::map<std::string, std::pair<fs::file_time_type, uintmax_t>>;
+    Done recorded(const std::string& folder) const {
+        EXPECT_EQ(run("batch --status -o " + path(folder)).code, 0);
+        Done done;
+        for (const auto& job : results(folder)) {
+            if (job["state"] != "done") continue;
+            const std::string file = path(folder) + "/" + job["file"].get<std::string>();
+            EXPECT_TRUE(fs::exists(file)) << job;
+            done[file] = {fs::last_write_time(file), fs::file_size(file)};
+        }
+        return done;
+    }
+    pid_t start(const std::string& arguments) const {
+        const pid_t child = fork();
+        if (child == 0) {
+            const std::string command = std::string("exec ") + FOVEA_PROGRAM + " " + arguments +
+                                        " >" + path("child.txt") + " 2>&1 </dev/null";
+            execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+            _exit(127);
+        }
+        return child;
+    }
+    static int wait_for(pid_t child) {
+        int status = 0;
+        waitpid(child, &status, 0);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    }
+    // Every job done, every file there with its hash, nothing else.
+    void expect_complete(const std::string& folder, size_t count) const {
+        std::set<std::string> files;
+        const auto all = results(folder);
+        EXPECT_EQ(all.size(), count);
+        for (const auto& one : all) {
+            EXPECT_EQ(one["state"], "done") << one;
+            files.insert(one["file"]);
+            EXPECT_EQ(sha256_of_file(path(folder) + "/" + one["file"].get<std::string>()),
+                      one["sha256"]);
+        }
+        EXPECT_EQ(files.size(), count);
+        for (const auto& entry : fs::directory_iterator(path(folder))) {
+            const std::string name = entry.path().filename();
+            EXPECT_TRUE(files.contains(name) || name == "results.jsonl" || name == ".batch")
+                << name;
+        }
+        for (const auto& entry : fs::directory_iterator(path(folder + "/.batch")))
+            EXPECT_FALSE(entry.is_directory()) << entry.path() << ": of a process that has ended";
+    }
+};
+
+TEST_F(Batch, EveryBadLineIsNamedAndNothingRuns) {
+    const auto jobs =
+        write("jobs.jsonl",
+              "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
+              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"steps\": 0}\n"
+              "not json\n"
+              "\n"
+              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"stepz\": 3}\n"
+              "{\"type\": \"paint\", \"prompt\": \"a dog\"}\n"
+              "{\"type\": \"generate\"}\n"
+              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"size\": \"100x100\"}\n"
+              "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
+              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"count\": 2}\n"
+              "{\"type\": \"video\", \"prompt\": \"a dog\", \"sampler\": \"ddim\"}\n"
+              "{\"type\": \"edit\", \"picture\": \"/no/such.png\", \"to\": \"a dog\"}\n"
+              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"output\": \"../x\"}\n"
+              "{\"type\": \"generate\", \"prompt\": [\"a\"]}\n");
+    const auto result = run("batch " + jobs + " -o " + path("out"));
+    EXPECT_EQ(result.code, 2);
+    for (const char* expected :
+         {":2: --steps", ":3: no JSON", ":5: \"stepz\" is no option of generate", ":6: \"type\"",
+          ":7: [generate] no prompt", ":8: [generate] width 100", ":9: the same job as line 1",
+          ":10: \"count\"", ":11: ", ":12: ", ":13: the name ../x", ":14: \"prompt\""})
+        EXPECT_THAT(result.err, HasSubstr(expected));
+    EXPECT_THAT(result.err, HasSubstr("12 of the lines are bad"));
+    EXPECT_EQ(run("batch " + jobs + " --dry-run -o " + path("dry")).code, 2);
+    EXPECT_FALSE(fs::exists(path("dry")));
+    const auto rest = run("batch " + jobs + " --dry-run --skip-invalid");
+    EXPECT_EQ(lines(rest.out).size(), 1u);
+}
+
+TEST_F(Batch, GridsDefaultsAndIds) {
+    const auto jobs = write("jobs.jsonl",
+                            R"({"prompt": "a dog", "seed": 7}
+{"defaults": {"steps": 3, "type": "generate"}}
+{"prompt": "a cat", "grid": {"cfg": [3, 5], "seed": [1, 2, 3]}}
+{"prompt": "a cat", "seed": 4, "steps": 5, "id": "mine"}
+{"grid": {"prompt": ["a pizza", "an owl"]}, "id": "two"})");
+    const std::string common = "batch " + jobs + " --dry-run --default steps=2 ";
+    const auto listed = lines(run(common + "--default type=generate").out);
+    ASSERT_EQ(listed.size(), 10u);
+    EXPECT_EQ(listed[0]["options"], Json({{"prompt", "a dog"}, {"seed", 7}, {"steps", 2}}));
+    EXPECT_EQ(listed[3]["options"],
+              Json({{"prompt", "a cat"}, {"cfg", 3}, {"seed", 3}, {"steps", 3}}));
+    EXPECT_EQ(listed[4]["options"]["cfg"], 5);
+    EXPECT_EQ(listed[7]["id"], "mine");
+    EXPECT_EQ(listed[7]["options"]["steps"], 5);
+    EXPECT_EQ(listed[9]["id"], "two-2");
+    EXPECT_EQ(listed[9]["line"], 5);
+    std::set<std::string> ids;
+    for (const auto& job : listed) ids.insert(job["id"]);
+    EXPECT_EQ(ids.size(), 10u);
+    // From the content alone: the place in the file does not matter.
+    const auto moved =
+        write("moved.jsonl", R"({"steps":2,"seed":7,"type":"generate","prompt":"a dog"})");
+    EXPECT_EQ(lines(run("batch " + moved + " --dry-run").out)[0]["id"], listed[0]["id"]);
+    EXPECT_EQ(run(common).code, 2);  // the first line has no type
+}
+
+TEST_F(Batch, NamesAreSafe) {
+    const auto one = [&](const std::string& job, const std::string& name) {
+        const auto jobs = write("one.jsonl", job);
+        const auto result = run("batch " + jobs + " --dry-run --name '" + name + "'");
+        return result.code == 0 ? lines(result.out)[0]["file"].get<std::string>()
+                                : std::to_string(result.code);
+    };
+    const std::string job =
+        R"({"type": "generate", "prompt": "../a \"red\" apple/CON?* été...", "seed": 12, "id": "x"})";
+    EXPECT_EQ(one(job, "{id}"), "x.png");
+    EXPECT_EQ(one(job, "{index:05}-{seed:4}"), "00000-0012.png");
+    EXPECT_EQ(one(job, "{prompt:12}"), "a-red-apple.png");
+    EXPECT_EQ(one(job, "{prompt}"), "a-red-apple-CON-t.png");
+    EXPECT_EQ(one(job, "sets/{seed}/{id}.png"), "sets/12/x.png");
+    for (const char* bad : {"../{id}", "/tmp/{id}", "a/../{id}", "{nothing}", "{id", "con", "a//b",
+                            ".hidden", "{id}\\x", "a/.batch/x", "{prompt:0}", "results.jsonl/{id}"})
+        EXPECT_EQ(one(job, bad),
+                  bad == std::string("results.jsonl/{id}") ? "results.jsonl/x.png" : "2")
+            << bad;
+    const auto video = R"({"type": "video", "prompt": "a cat", "id": "v"})";
+    EXPECT_EQ(one(video, "{id}"), "v.mp4");
+    EXPECT_EQ(one(video, "{id}.webp"), "v.webp");
+    // Collisions, also where case does not count or a file would be a folder.
+    const auto jobs = write("jobs.jsonl", R"({"type": "generate", "prompt": "a cat", "id": "A"}
+{"type": "generate", "prompt": "a dog", "id": "a"}
+{"type": "generate", "prompt": "an owl", "id": "b", "output": "A.png/x"})");
+    const auto result = run("batch " + jobs + " --dry-run");
+    EXPECT_EQ(result.code, 2);
+    EXPECT_THAT(result.err, HasSubstr(":2: the name a.png is that of job A"));
+    EXPECT_THAT(result.err, HasSubstr(":3: the name A.png/x.png"));
+}
+
+TEST_F(Batch, TheSchemaIsThatOfTheCommands) {
+    const auto printed = Json::parse(run("batch --schema").out);
+    EXPECT_EQ(printed, Json::parse(std::ifstream(std::string(FOVEA_SOURCE_DIR) +
+                                                 "/docs/batch-jobs.schema.json")))
+        << "write it again: fovea batch --schema > docs/batch-jobs.schema.json";
+    const auto& generate = printed["anyOf"][0]["properties"];
+    EXPECT_EQ(generate["steps"]["type"], "integer");
+    EXPECT_EQ(generate["entropy-scale"]["type"], "boolean");
+    EXPECT_FALSE(generate.contains("count"));
+}
+
+TEST_F(Batch, PicturesAreThoseOfSingleRuns) {
+    const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(
+{"prompt": "a red apple", "seed": 1, "id": "a"}
+{"prompt": "a cat", "seed": 2, "id": "b"}
+{"prompt": "a cat left of a dog", "seed": 3, "steps": 2, "id": "c"}
+{"type": "lens", "prompt": "a rocket", "id": "d"}
+)");
+    ASSERT_EQ(run("batch " + jobs + " --batch 4 -o " + path("out")).code, 0);
+    expect_complete("out", 4);
+    const auto all = results("out");
+    EXPECT_EQ(all[0]["batch"], 2);
+    EXPECT_EQ(all[2]["batch"], 1);
+    EXPECT_EQ(all[0]["settings"]["prompt"], "a red apple");
+    const std::string tiny = " --size 128x128 --cfg 1 -o " + path("single.png");
+    const std::string prompts[] = {
+        "generate 'a red apple' --seed 1 --steps 1", "generate 'a cat' --seed 2 --steps 1",
+        "generate 'a cat left of a dog' --seed 3 --steps 2", "lens 'a rocket' --steps 1"};
+    for (size_t i = 0; i < 4; ++i) {
+        ASSERT_EQ(run(prompts[i] + tiny).code, 0);
+        EXPECT_EQ(text("single.png"), text("out/" + all[i]["file"].get<std::string>())) << i;
+    }
+}
+
+TEST_F(Batch, OneBadJobDoesNotStopTheOthersAndIsTriedAgain) {
+    // Only the device's work shows that there is no block 99.
+    const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(
+{"prompt": "a red apple", "id": "a"}
+{"prompt": "a cat", "guidance": "pag:2@blocks=99", "cfg": null, "id": "b"}
+{"prompt": "an owl", "id": "c"}
+)");
+    const std::string command = "batch " + jobs + " --tries 2 -o " + path("out");
+    for (int i = 1; i <= 3; ++i) {
+        EXPECT_EQ(run(command).code, 3);
+        const auto all = results("out");
+        EXPECT_EQ(all[0]["state"], "done");
+        EXPECT_EQ(all[1]["state"], "failed");
+        EXPECT_EQ(all[1]["tries"], std::min(i, 2));
+        EXPECT_THAT(all[1]["error"].get<std::string>(), HasSubstr("blocks"));
+        EXPECT_EQ(all[2]["state"], "done");
+        EXPECT_EQ(all[2]["tries"], 1);
+    }
+}
+
+TEST_F(Batch, GoesOnAndMakesAgainWhatIsMissingOrChanged) {
+    const auto jobs = write("jobs.jsonl", seeds(4));
+    const std::string command = "batch " + jobs + " -o " + path("out") + " --name {seed}";
+    ASSERT_EQ(run(command).code, 0);
+    expect_complete("out", 4);
+    const auto before = results("out");
+    fs::remove(path("out/1.png"));
+    std::ofstream(path("out/2.png"), std::ios::app) << "x";
+    const auto kept = fs::last_write_time(path("out/0.png"));
+    const auto result = run(command);
+    EXPECT_EQ(result.code, 0);
+    EXPECT_THAT(result.err, HasSubstr("2 file(s)"));
+    expect_complete("out", 4);
+    EXPECT_EQ(fs::last_write_time(path("out/0.png")), kept);
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(results("out")[i]["sha256"], before[i]["sha256"]);
+    // More jobs go into the same folder; an id is one job for good.
+    const auto more = write("more.jsonl", seeds(5));
+    EXPECT_EQ(run("batch " + more + " -o " + path("out") + " --name {seed}").code, 0);
+    expect_complete("out", 5);
+    write("a.jsonl", R"({"type": "generate", "prompt": "a cat", "steps": 1, "id": "x"})");
+    write("b.jsonl", R"({"type": "generate", "prompt": "a dog", "steps": 1, "id": "x"})");
+    ASSERT_EQ(run("batch " + path("a.jsonl") + " --default size=128x128 -o " + path("x")).code, 0);
+    const auto other = run("batch " + path("b.jsonl") + " --default size=128x128 -o " + path("x"));
+    EXPECT_EQ(other.code, 1);
+    EXPECT_THAT(other.err, HasSubstr("the id x was another job"));
+}
+
+TEST_F(Batch, TwoProcessesShareAFolder) {
+    const auto jobs = write("jobs.jsonl", seeds(12));
+    const std::string command = "batch " + jobs + " --batch 1 -o " + path("out");
+    const pid_t one = start(command);
+    const auto two = run(command);
+    EXPECT_EQ(wait_for(one), 0);
+    EXPECT_EQ(two.code, 0);
+    expect_complete("out", 12);
+    for (const auto& job : results("out")) EXPECT_EQ(job["tries"], 1);
+}
+
+TEST_F(Batch, SignalsFinishWhatIsInFlight) {
+    const auto jobs = write("jobs.jsonl", seeds(400));
+    const std::string command = "batch " + jobs + " --batch 2 -o " + path("out");
+    const pid_t child = start(command);
+    while (!fs::exists(path("out/.batch/ledger.db"))) std::this_thread::sleep_for(kPause);
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+    kill(child, SIGTERM);
+    EXPECT_EQ(wait_for(child), 130);
+    int done = 0;
+    for (const auto& job : results("out")) {
+        EXPECT_TRUE(job["state"] == "done" || job["state"] == "pending") << job;
+        done += job["state"] == "done";
+    }
+    EXPECT_LT(done, 400);
+}
+
+TEST_F(Batch, LessMemoryMakesTheBatchSmallerThenFailsTheJob) {
+    const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(
+{"prompt": "a red apple", "size": "128x128", "grid": {"seed": [1,2,3,4,5,6,7,8]}, "id": "small"}
+{"prompt": "a red apple", "size": "512x512", "id": "large"}
+)");
+    setenv("FOVEA_MEMORY", "76", 1);
+    const auto result = run("batch " + jobs + " --batch 8 -o " + path("out"));
+    unsetenv("FOVEA_MEMORY");
+    EXPECT_EQ(result.code, 3) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("pictures together from here on"));
+    for (const auto& job : results("out"))
+        if (job["id"] == "large")
+            EXPECT_THAT(job.value("error", ""), HasSubstr("out of memory")) << job;
+        else
+            EXPECT_LT(job.value("batch", 99), 8) << job;
+}
+
+TEST_F(Batch, AFullDiskStopsItAndItGoesOn) {
+    fs::create_directories(path("disk"));
+    const std::string mount = "mount -t tmpfs -o size=1500k none " + path("disk") + " 2>/dev/null";
+    if (std::system(mount.c_str()) != 0) GTEST_SKIP() << "a tmpfs cannot be mounted here";
+    const auto jobs = write("jobs.jsonl", seeds(12));
+    const std::string command = "batch " + jobs + " -o " + path("disk/out");
+    std::ofstream(path("disk/filler")) << std::string(1'150'000, 'x');
+    const auto full = run(command);
+    EXPECT_EQ(full.code, 4) << full.err;
+    EXPECT_THAT(full.err, HasSubstr("Stopped"));
+    fs::remove(path("disk/filler"));
+    const auto rest = run(command);
+    EXPECT_EQ(rest.code, 0) << rest.err;
+    expect_complete("disk/out", 12);
+    EXPECT_EQ(std::system(("umount " + path("disk")).c_str()), 0);
+}
+
+TEST_F(Batch, ProgressAndMetricsForPrograms) {
+    const auto jobs = write("jobs.jsonl", seeds(2));
+    const auto result = run("batch " + jobs + " --progress json --metrics " + path("fovea.prom") +
+                            " --devices 0,0 --batch 1 -o " + path("out"));
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(lines(result.out).back()["done"], 2);
+    EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_jobs{state=\"done\"} 2\n"));
+    EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_seconds_left 0\n"));
+}
+
+// FOVEA_KILLS: how many; scripts/batch_kill_test.sh asks for 200.
+TEST_F(Batch, KilledAtAnyMomentItLosesNothingAndRepeatsNothing) {
+    const char* asked = std::getenv("FOVEA_KILLS");
+    const int kills = asked ? std::atoi(asked) : 8;
+    const auto count = static_cast<size_t>(kills < 20 ? 24 : 2 * kills);
+    const auto jobs = write("jobs.jsonl", seeds(static_cast<int>(count)));
+    const std::string command = "batch " + jobs + " --batch 2 -o " + path("out");
+    const auto stamp = std::random_device{}();
+    std::mt19937 random(stamp);
+    SCOPED_TRACE("seed " + std::to_string(stamp));
+    Done done;
+    int hit = 0;
+    double longest = 2;  // seconds until a kill: from start-up into the work
+    for (int i = 0; i < kills; ++i) {
+        const pid_t child = start(command);
+        const auto wait = std::uniform_real_distribution<double>(0.01, longest)(random);
+        std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+        kill(child, SIGKILL);
+        hit += wait_for(child) == 128 + SIGKILL;
+        if (!fs::exists(path("out"))) continue;
+        size_t now = 0;
+        for (const auto& entry : fs::directory_iterator(path("out"))) {
+            if (entry.path().extension() != ".png") continue;
+            ++now;
+            EXPECT_NO_THROW(load_image(entry.path())) << "half a file";
+        }
+        // So that work is left for the last kill.
+        if (now * static_cast<size_t>(kills) > count * static_cast<size_t>(i + 1)) longest *= 0.9;
+        if (now * static_cast<size_t>(kills) < count * static_cast<size_t>(i + 1)) longest *= 1.1;
+        for (const auto& [file, at] : done) {
+            EXPECT_EQ(fs::last_write_time(file), at.first) << file << " was made again";
+            EXPECT_EQ(fs::file_size(file), at.second);
+        }
+        done = recorded("out");
+    }
+    ASSERT_EQ(run(command).code, 0);
+    for (const auto& [file, at] : done) EXPECT_EQ(fs::last_write_time(file), at.first) << file;
+    expect_complete("out", count);
+    EXPECT_GT(hit, kills / 2) << "the run was over before";
+    RecordProperty("kills", hit);
+}
+
+}  // namespace
+}  // namespace fovea
