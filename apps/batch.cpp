@@ -260,9 +260,9 @@ void run(const Options& options) {
     const std::string text = text_of(options);
     std::istringstream in(text);
     JobList list = read_jobs(in, defaults_of(options));
+    name_jobs(list, options.name, {});
+    report_bad(options, list);
     if (options.dry_run) {
-        name_jobs(list, options.name, {});
-        report_bad(options, list);
         for (const Job& job : list.jobs)
             fmt::print("{}\n", Json{{"id", job.id},
                                     {"type", job.type},
@@ -272,16 +272,14 @@ void run(const Options& options) {
                                    .dump());
         return;
     }
-    if (!options.skip_invalid) report_bad(options, list);
-    if (options.slurm > 0) {
-        name_jobs(list, options.name, {});
-        report_bad(options, list);
-        return submit_to_slurm(options, text);
-    }
+    if (options.slurm > 0) return submit_to_slurm(options, text);
+    size_t skipped = list.bad.size();
     settings.devices = devices_of(options);
     Ledger ledger(options.output, options.claim_timeout);
+    list.bad.clear();
     name_jobs(list, options.name, ledger.files());
     report_bad(options, list);
+    skipped += list.bad.size();
     require(!list.jobs.empty(), "[batch] {} has no job", options.jobs);
     std::erase_if(list.jobs, [&](const Job& job) { return !is_in(job, shard); });
     ledger.enter(list.jobs, options.tries);
@@ -301,7 +299,7 @@ void run(const Options& options) {
         watch(run, *workers, report, before);
         workers->join();
     }
-    if (const int code = finish(run, *workers, report, before, list.bad.size()); code != 0)
+    if (const int code = finish(run, *workers, report, before, skipped); code != 0)
         throw CLI::RuntimeError(code);
 }
 

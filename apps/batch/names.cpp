@@ -34,7 +34,7 @@ std::string plain(const std::string& text) {
             result += '-';
     }
     while (!result.empty() && (result.back() == '-' || result.back() == '.')) result.pop_back();
-    result.erase(0, result.find_first_not_of('.'));
+    result.erase(0, result.find_first_not_of(".-"));
     return result.empty() ? "-" : result;
 }
 

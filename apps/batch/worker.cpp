@@ -185,7 +185,7 @@ class Worker {
             tidy();
             if (count == 1) return fail(sketches[0].job, error);
             const int64_t half = count / 2;
-            most_[sketches[0].job.group()] = half;
+            most_[sketches[0].job.group()] = half;  // gather() has set it, to more
             log::warn("{}; {} pictures together from here on", error.what(), half);
             return draw_parts(std::move(sketches), half);
         } catch (const std::exception& error) {
@@ -211,8 +211,9 @@ class Worker {
     }
 
     void draw_parts(std::vector<Sketch> sketches, int64_t size) {
+        const int64_t& most = most_.at(sketches[0].job.group());  // may shrink on the way
         for (auto at = sketches.begin(); at != sketches.end();) {
-            const auto end = at + std::min<int64_t>(size, sketches.end() - at);
+            const auto end = at + std::min<int64_t>({size, most, sketches.end() - at});
             draw({std::make_move_iterator(at), std::make_move_iterator(end)});
             at = end;
         }

@@ -27,6 +27,9 @@ constexpr const char* kTiny =
 
 class Batch : public testing::Program {
   protected:
+    // Start-up is most of these tests, and of it the optimiser of software Vulkan.
+    Batch() { setenv("GALLIVM_PERF", "nopt", 1); }
+
     std::string write(const std::string& name, const std::string& text) const {
         std::ofstream(path(name)) << text;
         return path(name);
@@ -237,7 +240,7 @@ TEST_F(Batch, OneBadJobDoesNotStopTheOthersAndIsTriedAgain) {
         EXPECT_EQ(all[0]["state"], "done");
         EXPECT_EQ(all[1]["state"], "failed");
         EXPECT_EQ(all[1]["tries"], std::min(i, 2));
-        EXPECT_THAT(all[1]["error"].get<std::string>(), HasSubstr("blocks"));
+        EXPECT_THAT(all[1]["error"].get<std::string>(), HasSubstr("block 99"));
         EXPECT_EQ(all[2]["state"], "done");
         EXPECT_EQ(all[2]["tries"], 1);
     }
@@ -271,13 +274,13 @@ TEST_F(Batch, GoesOnAndMakesAgainWhatIsMissingOrChanged) {
 }
 
 TEST_F(Batch, TwoProcessesShareAFolder) {
-    const auto jobs = write("jobs.jsonl", seeds(12));
+    const auto jobs = write("jobs.jsonl", seeds(10));
     const std::string command = "batch " + jobs + " --batch 1 -o " + path("out");
     const pid_t one = start(command);
     const auto two = run(command);
     EXPECT_EQ(wait_for(one), 0);
     EXPECT_EQ(two.code, 0);
-    expect_complete("out", 12);
+    expect_complete("out", 10);
     for (const auto& job : results("out")) EXPECT_EQ(job["tries"], 1);
 }
 
@@ -300,18 +303,19 @@ TEST_F(Batch, SignalsFinishWhatIsInFlight) {
 TEST_F(Batch, LessMemoryMakesTheBatchSmallerThenFailsTheJob) {
     const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(
 {"prompt": "a red apple", "size": "128x128", "grid": {"seed": [1,2,3,4,5,6,7,8]}, "id": "small"}
-{"prompt": "a red apple", "size": "512x512", "id": "large"}
+{"prompt": "a red apple", "size": "384x384", "id": "large"}
 )");
-    setenv("FOVEA_MEMORY", "76", 1);
+    setenv("FOVEA_MEMORY", "94", 1);
     const auto result = run("batch " + jobs + " --batch 8 -o " + path("out"));
     unsetenv("FOVEA_MEMORY");
     EXPECT_EQ(result.code, 3) << result.err;
     EXPECT_THAT(result.err, HasSubstr("pictures together from here on"));
     for (const auto& job : results("out"))
-        if (job["id"] == "large")
+        if (job["id"] == "large") {
             EXPECT_THAT(job.value("error", ""), HasSubstr("out of memory")) << job;
-        else
+        } else {
             EXPECT_LT(job.value("batch", 99), 8) << job;
+        }
 }
 
 TEST_F(Batch, AFullDiskStopsItAndItGoesOn) {
@@ -341,46 +345,56 @@ TEST_F(Batch, ProgressAndMetricsForPrograms) {
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_seconds_left 0\n"));
 }
 
-// FOVEA_KILLS: how many; scripts/batch_kill_test.sh asks for 200.
+// FOVEA_KILLS: how many; scripts/batch_kill_test.sh asks for 200. One of four in start-up, the
+// others up to a second after the first file.
 TEST_F(Batch, KilledAtAnyMomentItLosesNothingAndRepeatsNothing) {
     const char* asked = std::getenv("FOVEA_KILLS");
-    const int kills = asked ? std::atoi(asked) : 8;
-    const auto count = static_cast<size_t>(kills < 20 ? 24 : 2 * kills);
+    const int kills = asked ? std::atoi(asked) : 3;
+    const size_t count = kills < 20 ? 20 : 400;
     const auto jobs = write("jobs.jsonl", seeds(static_cast<int>(count)));
     const std::string command = "batch " + jobs + " --batch 2 -o " + path("out");
     const auto stamp = std::random_device{}();
     std::mt19937 random(stamp);
     SCOPED_TRACE("seed " + std::to_string(stamp));
+    const auto sleep_up_to = [&](double seconds) {
+        std::this_thread::sleep_for(std::chrono::duration<double>(
+            std::uniform_real_distribution<double>(0.005, seconds)(random)));
+    };
+    const auto pictures = [&] {
+        size_t found = 0;
+        std::error_code error;
+        for (const auto& entry : fs::directory_iterator(path("out"), error))
+            found += entry.path().extension() == ".png";
+        return found;
+    };
     Done done;
     int hit = 0;
-    double longest = 2;  // seconds until a kill: from start-up into the work
     for (int i = 0; i < kills; ++i) {
+        const size_t before = pictures();
         const pid_t child = start(command);
-        const auto wait = std::uniform_real_distribution<double>(0.01, longest)(random);
-        std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+        if (i % 4 != 0)
+            for (int wait = 0; wait < 3000 && pictures() == before; ++wait)
+                std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        sleep_up_to(i % 4 == 0 ? 1.5 : 0.4);
         kill(child, SIGKILL);
         hit += wait_for(child) == 128 + SIGKILL;
-        if (!fs::exists(path("out"))) continue;
-        size_t now = 0;
-        for (const auto& entry : fs::directory_iterator(path("out"))) {
-            if (entry.path().extension() != ".png") continue;
-            ++now;
-            EXPECT_NO_THROW(load_image(entry.path())) << "half a file";
-        }
-        // So that work is left for the last kill.
-        if (now * static_cast<size_t>(kills) > count * static_cast<size_t>(i + 1)) longest *= 0.9;
-        if (now * static_cast<size_t>(kills) < count * static_cast<size_t>(i + 1)) longest *= 1.1;
+        if (!fs::exists(path("out/.batch/ledger.db"))) continue;
+        for (const auto& entry : fs::directory_iterator(path("out")))
+            if (entry.path().extension() == ".png") {
+                EXPECT_NO_THROW(load_image(entry.path())) << "half a file";
+            }
         for (const auto& [file, at] : done) {
             EXPECT_EQ(fs::last_write_time(file), at.first) << file << " was made again";
             EXPECT_EQ(fs::file_size(file), at.second);
         }
         done = recorded("out");
     }
+    const size_t left = count - done.size();
     ASSERT_EQ(run(command).code, 0);
     for (const auto& [file, at] : done) EXPECT_EQ(fs::last_write_time(file), at.first) << file;
     expect_complete("out", count);
-    EXPECT_GT(hit, kills / 2) << "the run was over before";
-    RecordProperty("kills", hit);
+    EXPECT_EQ(hit, kills) << "the run was over before";
+    std::printf("%d kills, %zu of %zu jobs left after the last\n", hit, left, count);
 }
 
 }  // namespace
