@@ -26,7 +26,10 @@ using Clock = std::chrono::steady_clock;
 constexpr int kInvalid = 2, kSomeFailed = 3, kStopped = 4;
 
 constexpr auto kTick = std::chrono::milliseconds(100);
-constexpr double kBeat = 2, kResults = 30;  // seconds between heartbeats, between results.jsonl
+// Seconds between looks at the ledger, heartbeats, results.jsonl; the parts of the time that the
+// first and the last may take, as they grow with the number of jobs and workers wait for them.
+constexpr double kLook = 0.5, kBeat = 2, kResults = 30;
+constexpr double kPart = 0.02;
 
 struct Options {
     std::string jobs, output = "batch/", name = "{id}", batch = "auto", progress = "auto", metrics;
@@ -137,7 +140,8 @@ void watch(Run& run, const Workers& workers, Report& report, const Counts& befor
     const auto since = [](Clock::time_point start) {
         return std::chrono::duration<double>(Clock::now() - start).count();
     };
-    auto beat = Clock::now(), results = beat;
+    auto beat = Clock::now(), results = beat, look = beat;
+    double until_look = 0, until_results = kResults;
     bool told = false;
     while (workers.working() > 0) {
         std::this_thread::sleep_for(kTick);
@@ -151,12 +155,17 @@ void watch(Run& run, const Workers& workers, Report& report, const Counts& befor
                 run.ledger.beat();
                 beat = Clock::now();
             }
-            if (since(results) >= kResults) {
-                run.ledger.write_results();
+            if (since(results) >= until_results) {
                 results = Clock::now();
+                run.ledger.write_results();
+                until_results = std::max(kResults, since(results) / kPart);
             }
-            report.update(before, run.ledger.counts(), workers.working(),
-                          static_cast<double>(run.busy_us) / 1e6, false);
+            if (since(look) < until_look) continue;
+            look = Clock::now();
+            const Counts counts = run.ledger.counts();
+            until_look = std::max(kLook, since(look) / kPart);
+            report.update(before, counts, workers.working(), static_cast<double>(run.busy_us) / 1e6,
+                          false);
         } catch (const std::exception& error) {
             run.stop(error.what());
         }

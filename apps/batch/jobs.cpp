@@ -214,10 +214,8 @@ Json schema_of(const CLI::Option& option) {
 
 const std::vector<JobType>& job_types() {
     static const std::vector<JobType> types{
-        {"generate", ".png", add_generate},
-        {"video", ".mp4", add_video},
-        {"edit", ".png", add_edit},
-        {"inpaint", ".png", add_inpaint},
+        {"generate", ".png", add_generate}, {"video", ".mp4", add_video},
+        {"edit", ".png", add_edit},         {"inpaint", ".png", add_inpaint},
         {"lens", ".png", add_lens},
     };
     return types;

@@ -27,9 +27,6 @@ constexpr const char* kTiny =
 
 class Batch : public testing::Program {
   protected:
-    // Start-up is most of these tests, and of it the optimiser of software Vulkan.
-    Batch() { setenv("GALLIVM_PERF", "nopt", 1); }
-
     std::string write(const std::string& name, const std::string& text) const {
         std::ofstream(path(name)) << text;
         return path(name);
