@@ -26,8 +26,9 @@ class BatchOnSlurm : public testing::Program {
         return WEXITSTATUS(std::system(line.c_str()));
     }
     std::string output_of(const std::string& command) const {
-        EXPECT_EQ(std::system((command + " >" + path("said.txt") + " 2>&1").c_str()), 0)
-            << command << ": " << text("said.txt");
+        EXPECT_EQ(
+            std::system((command + " >" + path("said.txt") + " 2>" + path("err.txt")).c_str()), 0)
+            << command << ": " << text("err.txt");
         return text("said.txt");
     }
     /// The tasks run it without the wrapper of the validation layers, as users do.
@@ -63,9 +64,8 @@ TEST_F(BatchOnSlurm, AKilledAndRequeuedTaskGoesOn) {
              << i << "}\n";
     jobs.close();
 
-    const std::string number =
-        output_of(program() + " batch " + path("jobs.jsonl") +
-                  " --slurm 2 --slurm-gpus 0 --batch 1 -o " + path("out") + " 2>/dev/null");
+    const std::string number = output_of(program() + " batch " + path("jobs.jsonl") +
+                                         " --slurm 2 --slurm-gpus 0 --batch 1 -o " + path("out"));
     const std::string task = number.substr(0, number.find('\n')) + "_0";
     ASSERT_TRUE(wait_until([&] { return pictures("out/shard-0") >= 2; })) << text("out/logs/0.txt");
     output_of("scontrol requeue " + task);
