@@ -19,8 +19,8 @@ struct TextToImage {
         std::string pattern;  ///< self-attention of every layer, as a spec; empty: what the model
                               ///< was trained with
         int64_t most_together = kMaxBatch;  ///< pictures in a batch
-        bool allow_blank = false;      ///< for those who judge pictures themselves
-        std::vector<LayoutBox> boxes;  ///< where things of `prompt` come, pipelines/layout.h
+        bool allow_blank = false;           ///< for those who judge pictures themselves
+        std::vector<LayoutBox> boxes;       ///< where things of `prompt` come, pipelines/layout.h
         std::function<void(int step, const std::vector<Image>&)> on_preview;
     };
 

@@ -161,6 +161,7 @@ class Worker {
     }
 
     int64_t most_together(const Job& job, const Drawing& drawing) {
+        if (!drawing.request.boxes.empty()) return 1;  // they are of one prompt
         if (const auto found = most_.find(job.group()); found != most_.end()) return found->second;
         int64_t most = run_.options.batch;
         if (most == 0) {
@@ -224,6 +225,7 @@ class Worker {
         request.cancel = nullptr;
         request.allow_blank = true;  // judged one by one
         request.most_together = std::ssize(sketches);
+        if (sketches.size() == 1) return request;
         request.seeds.clear();
         for (const Sketch& sketch : sketches) {
             request.seeds.push_back(sketch.drawing.request.seeds.at(0));
