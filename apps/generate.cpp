@@ -154,8 +154,7 @@ void add_generate(CLI::App& app, const std::shared_ptr<Host>& host) {
             "--box", options->boxes,
             "NAME=X0,Y0,X1,Y1: where a thing of the prompt comes, in pixels of the picture "
             "from its upper left; may be repeated")
-        ->expected(1)
-        ->take_all();
+        ->allow_extra_args(false);
     command->add_option("--pattern", options->pattern,
                         "Self-attention pattern of every layer, as in dense or neighborhood:7x7; "
                         "default: the model's");

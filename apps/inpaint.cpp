@@ -28,7 +28,7 @@ Box parse_box(const std::string& text) {
                                   &box.bottom, &end) == 4 &&
                       end == static_cast<int>(text.size());
     require(
-        good && box.width() > 0 && box.height() > 0,
+        good && box.right > box.left && box.bottom > box.top,
         "[inpaint] --box {} found, expected LEFT,TOP,RIGHT,BOTTOM in pixels as in 40,40,200,200",
         text);
     return box;
@@ -39,6 +39,9 @@ Mask hole_of(const Options& options, const Image& picture) {
     Mask hole;
     if (!options.mask.empty()) {
         hole = mask_of(load_image(options.mask));
+        const auto opacity = load_opacity(options.mask);
+        for (size_t i = 0; i < opacity.size(); ++i)
+            if (opacity[i] < 0.5f) hole.hole[i] = 0;  // of a layer of white strokes
         require(hole.width == picture.width && hole.height == picture.height,
                 "[inpaint] {} has {}×{} pixels, {} has {}×{}: the mask must have the picture's "
                 "size; resize it, or say where with --box",
@@ -242,8 +245,10 @@ void add_inpaint(CLI::App& app, const std::shared_ptr<Host>& host) {
                      "Picture of the same size: white is filled, black stays; default: what is "
                      "transparent")
         ->check(CLI::ExistingFile);
-    command->add_option("--box", options->boxes,
-                        "LEFT,TOP,RIGHT,BOTTOM in pixels: filled too; may be repeated");
+    command
+        ->add_option("--box", options->boxes,
+                     "LEFT,TOP,RIGHT,BOTTOM in pixels: filled too; may be repeated")
+        ->allow_extra_args(false);
     command->add_option("--save-mask", options->save_mask,
                         "Write what will be filled to this .png file");
     command->add_option("-o,--output", options->output, "A .png file, or a folder")

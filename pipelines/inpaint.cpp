@@ -147,7 +147,8 @@ class Batch {
 void put(Canvas& canvas, const Tile& tile, const Image& drawn) {
     const Box& window = tile.window;
     const Image fill = resize(drawn, window.width(), window.height());
-    const Image done = blend(crop(canvas.picture, window), fill, tile.fills);
+    // What lies outside the picture, mirrored, is open where the hole that it shows is.
+    const Image done = blend(crop(canvas.picture, window), fill, crop(canvas.open, window));
     for (int y = 0; y < window.height(); ++y)
         for (int x = 0; x < window.width(); ++x) {
             if (!tile.fills.at(x, y)) continue;

@@ -64,6 +64,7 @@ void set_into(Image& canvas, const LayoutBox& box, const Image& draft,
             y0 = std::min(y0, y);
             y1 = std::max(y1, y + 1);
         }
+    if (x1 <= x0) x0 = y0 = 0, x1 = columns, y1 = rows;  // nothing stands out: all of the draft
     Image cover{columns, rows, {}};
     for (const float value : heat)
         cover.rgb.insert(cover.rgb.end(), 3,
@@ -134,6 +135,7 @@ Layout::Layout(vk::Stream& stream, const Model& model, const DenoiseRequest& req
     // Maps are read of the prompts' own samples: a perturbed branch has no part in a draft.
     Guidance guidance = guidance_of(request);
     std::erase_if(guidance.terms, [](const GuidanceTerm& term) { return !term.of_text(); });
+    for (GuidanceTerm& term : guidance.terms) term.zero = 0;  // drafts have few steps
     if (guidance.terms.empty()) request_.cfg = 1;
     request_.guidance = guidance;
     request_.preview_every = 0;

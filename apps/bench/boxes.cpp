@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kSide = 256, kGap = 8, kColumns = 10;  // pixels; pictures in a line of the sheet
+constexpr size_t kShown = 300;  // layouts of the sheet: a picture has at most 16384 pixels a side
 constexpr std::array<float, 3> kAsked{1, 0, 0}, kSeen{0, 1, 0};
 
 struct Scene {
@@ -138,6 +139,7 @@ class Study {
             if (boxes) request.boxes = scene.boxes;
             add(figures[scene.boxes.size() - 1], scene,
                 as_saved(TextToImage::run(stream_, model_, request)[0]), boxes);
+            if (i >= kShown) sheet.pop_back();
             progress.update(static_cast<int>(i) + 1, static_cast<int>(scenes_.size()));
         }
         return figures;

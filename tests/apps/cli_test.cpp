@@ -40,7 +40,7 @@ TEST_F(Cli, ErrorsAreOneLineAndLeaveNoFile) {
           "generate 'a cat' --guidance pagg:2", "generate 'a cat' --guidance pag:2@blocks=99",
           "generate 'a cat' --guidance cfg:3 --cfg 4", "generate 'a cat' --sampler ddim",
           "generate 'a cat' --pattern spiral", "generate 'a cat' --model /no/such/model",
-          "generate 'a cat' --box cat", "generate 'a cat' --box cat=0,0,999,9",
+          "generate 'a cat' --box cat", "generate --box cat=0,0,999,9 'a cat'",
           "generate 'a cat' --box cat=9,0,9,9", "generate 'a cat' --box dog=0,0,99,99",
           "generate 'a cat' -o picture.bmp", "generate 'a cat' --device no-such-device",
           "score /no/such/file.png"}) {

@@ -64,6 +64,18 @@ class InpaintTest : public ::testing::Test {
 
 InpaintTest::Studio* InpaintTest::studio_ = nullptr;
 
+// The tile reaches beyond the picture, where it mirrors the hole.
+TEST_F(InpaintTest, HolesAtTheBorderAreNotRead) {
+    request_.steps = 1;
+    request_.jobs[0].picture = picture(120, 120);
+    request_.jobs[0].hole = mask_of(Box{60, 70, 120, 120}, 120, 120);
+    const auto first = run();
+    for (size_t v = 0; v < first.picture.rgb.size(); ++v)
+        if (request_.jobs[0].hole.hole[v / 3])
+            request_.jobs[0].picture.rgb[v] = v % 2 == 0 ? NAN : 0.9f;
+    EXPECT_EQ(run().picture.rgb, first.picture.rgb);
+}
+
 TEST_F(InpaintTest, KnownPixelsStayAndTheHolesAreNotRead) {
     const auto first = run();
     EXPECT_EQ(first.tiles, 1);
