@@ -58,6 +58,7 @@ TEST_F(TextToImageTest, APictureDoesNotDependOnItsBatch) {
 
 TEST_F(TextToImageTest, MorePicturesThanABatchHolds) {
     request_.steps = 1;
+    request_.cfg = 1;
     const auto alone = run();
     request_.seeds.assign(TextToImage::kMaxBatch + 1, 3);
     request_.seeds.back() = 7;
