@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -34,7 +35,7 @@ constexpr double kPart = 0.02;
 struct Options {
     std::string jobs, output = "batch/", name = "{id}", batch = "auto", progress = "auto", metrics;
     std::vector<std::string> defaults, devices, slurm_options;
-    std::string shard = "0/1";
+    std::string shard;
     int tries = 3, slurm = 0, slurm_gpus = 1;
     double claim_timeout = 60;
     bool skip_invalid = false, deterministic = false, dry_run = false, schema = false,
@@ -180,7 +181,7 @@ int finish(Run& run, const Workers& workers, Report& report, const Counts& befor
         run.ledger.write_results();
         report.update(before, counts, workers.working(), static_cast<double>(run.busy_us) / 1e6,
                       true);
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
         run.stop(error.what());
     }
     fmt::print(stderr, "{} of {} done{}; {}\n", counts.done, counts.all(),
@@ -215,8 +216,7 @@ void status(const Options& options) {
     Counts sum;
     std::string results;
     for (const auto& folder : folders) {
-        Ledger ledger(folder, options.claim_timeout);
-        ledger.enter_all();
+        Ledger ledger(folder);
         const Counts counts = ledger.counts();
         sum.done += counts.done;
         sum.failed += counts.failed;
@@ -239,6 +239,11 @@ void status(const Options& options) {
 
 // With the words of this command line that concern the jobs.
 void submit_to_slurm(const Options& options, const std::string& jobs) {
+    require(options.metrics.empty(),
+            "[batch] --metrics found with --slurm: tasks would write over "
+            "each other's; results.jsonl and --status have the numbers");
+    require(options.shard.empty(),
+            "[batch] --shard found with --slurm, which gives a shard a task");
     SlurmJob job{.output = std::filesystem::absolute(options.output).lexically_normal(),
                  .tasks = options.slurm,
                  .gpus = options.slurm_gpus,
@@ -247,11 +252,14 @@ void submit_to_slurm(const Options& options, const std::string& jobs) {
                                 : fmt::format("{}", fmt::join(options.devices, ",")),
                  .sbatch = options.slurm_options,
                  .batch = {"--name", options.name, "--batch", options.batch, "--tries",
-                           std::to_string(options.tries), "--progress", "none"}};
+                           std::to_string(options.tries), "--claim-timeout",
+                           fmt::format("{}", options.claim_timeout), "--progress", "none"}};
     if (!job.output.has_filename()) job.output = job.output.parent_path();
     for (const auto& text : options.defaults) job.batch.push_back("--default=" + text);
     if (options.skip_invalid) job.batch.emplace_back("--skip-invalid");
     if (options.deterministic) job.batch.emplace_back("--deterministic");
+    const char* tune = std::getenv("FOVEA_TUNE");  // --no-tune sets it
+    if (tune != nullptr && tune == std::string_view("off")) job.batch.emplace_back("--no-tune");
     fmt::print("{}\n", submit(job, jobs));
     fmt::print(stderr, "{} tasks submitted; fovea batch --status -o {}\n", options.slurm,
                options.output);
@@ -265,7 +273,7 @@ void run(const Options& options) {
     if (options.status) return status(options);
     RunOptions settings{.devices = {}, .batch = batch_of(options)};
     require_folder_of("batch", "--metrics", options.metrics);
-    const Shard shard = parse_shard(options.shard);
+    const Shard shard = options.shard.empty() ? Shard() : parse_shard(options.shard);
     const std::string text = text_of(options);
     std::istringstream in(text);
     JobList list = read_jobs(in, defaults_of(options));
@@ -284,7 +292,8 @@ void run(const Options& options) {
     if (options.slurm > 0) return submit_to_slurm(options, text);
     size_t skipped = list.bad.size();
     settings.devices = devices_of(options);
-    Ledger ledger(options.output, options.claim_timeout);
+    Ledger ledger(options.output, options.claim_timeout,
+                  options.shard.empty() ? Journal::wal : Journal::rollback);
     list.bad.clear();
     name_jobs(list, options.name, ledger.files());
     report_bad(options, list);
@@ -366,7 +375,10 @@ void add_batch(CLI::App& app) {
         ->add_option("--devices", options->devices,
                      "all, or indices or parts of names as in 0,1; one twice has two workers")
         ->delimiter(',');
-    command->add_option("--tries", options->tries, "Of a job that fails, a start of the batch each")
+    command
+        ->add_option(
+            "--tries", options->tries,
+            "Of a job that fails, or whose process or device does, a start of the batch each")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
     command
@@ -380,8 +392,7 @@ void add_batch(CLI::App& app) {
         ->check(CLI::IsMember({"auto", "json", "none"}))
         ->capture_default_str();
     command->add_option("--metrics", options->metrics, "Write a Prometheus text file");
-    command->add_option("--shard", options->shard, "INDEX/COUNT: only these of the jobs, by id")
-        ->capture_default_str();
+    command->add_option("--shard", options->shard, "INDEX/COUNT: only these of the jobs, by id");
     command
         ->add_option("--slurm", options->slurm,
                      "Submit an array job of so many tasks, a shard each, instead")

@@ -145,9 +145,14 @@ class Reader {
     }
 
     static std::string id_of(const Json& json) {
-        require(json["id"].is_string() && !json["id"].get_ref<const std::string&>().empty(),
-                "\"id\": {} found, expected text", json["id"].dump());
-        return json["id"];
+        const Json& id = json["id"];
+        require(id.is_string() && !id.get_ref<const std::string&>().empty(),
+                "\"id\": {} found, expected text", id.dump());
+        const auto& text = id.get_ref<const std::string&>();
+        require(std::none_of(text.begin(), text.end(),
+                             [](unsigned char c) { return c < 0x20 || c == 0x7f; }),
+                "\"id\": {} has a control character, expected text without", id.dump());
+        return text;
     }
 
     void add(Json json) {
@@ -190,22 +195,22 @@ class Reader {
     JobList list_;
 };
 
-// What an editor should offer for an option.
+// What an editor should offer for an option. null: without it, whatever the defaults say.
 Json schema_of(const CLI::Option& option) {
     Json json{{"description", option.get_description()}};
     if (option.get_items_expected_max() == 0) {
-        json["type"] = "boolean";
+        json["type"] = {"boolean", "null"};
     } else if (option.get_expected_max() > 1) {
-        json["type"] = {"array", "string", "number"};
+        json["type"] = {"array", "string", "number", "null"};
         json["items"] = {{"type", {"string", "number"}}};
     } else {
         const std::string type = option.get_type_name();
         if (type.starts_with("INT") || type.starts_with("UINT"))
-            json["type"] = "integer";
+            json["type"] = {"integer", "null"};
         else if (type.starts_with("FLOAT"))
-            json["type"] = "number";
+            json["type"] = {"number", "null"};
         else
-            json["type"] = "string";
+            json["type"] = {"string", "null"};
     }
     return json;
 }
@@ -254,7 +259,7 @@ std::string Job::group() const {
 std::vector<std::string> command_line(const Job& job, const std::string& output) {
     const auto app = parser_of(*find_type(job.type), std::make_shared<Checker>());
     const CLI::App& command = command_of(*app);
-    std::vector<std::string> words{job.type, "--output=" + output};
+    std::vector<std::string> words{job.type};
     for (const auto& [key, value] : job.options.items()) {
         if (key == "output") continue;
         if (const auto refused = refused_keys().find(key); refused != refused_keys().end())
@@ -273,9 +278,17 @@ std::vector<std::string> command_line(const Job& job, const std::string& output)
             value.is_array() ? value.get<std::vector<Json>>() : std::vector<Json>{value};
         require(!value.is_array() || option->get_expected_max() > 1,
                 "\"{}\": {} found, expected one value (several jobs: \"grid\")", key, value.dump());
-        for (const Json& one : values)
-            words.push_back(fmt::format("--{}={}", key, word_of(key, one)));
+        for (const Json& one : values) {
+            const std::string word = word_of(key, one);
+            if (!word.empty()) {
+                words.push_back(fmt::format("--{}={}", key, word));
+            } else {  // behind a = with nothing CLI11 takes the next word
+                words.push_back("--" + key);
+                words.push_back(word);
+            }
+        }
     }
+    words.push_back("--output=" + output);  // behind options that take several, which eat the --
     words.emplace_back("--");
     for (const CLI::Option* option : command.get_options())
         if (is_positional(*option) && job.options.contains(option->get_name(true))) {

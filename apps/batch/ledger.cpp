@@ -28,8 +28,9 @@ CREATE TABLE IF NOT EXISTS jobs(
 CREATE INDEX IF NOT EXISTS jobs_next ON jobs(state, tries, seq);
 CREATE INDEX IF NOT EXISTS jobs_group ON jobs(grp, state, tries, seq);
 CREATE TABLE IF NOT EXISTS claimants(id TEXT PRIMARY KEY, heartbeat REAL NOT NULL);
-CREATE TEMP TABLE mine(id TEXT PRIMARY KEY) WITHOUT ROWID;
 )sql";
+
+constexpr const char* kMine = "CREATE TEMP TABLE mine(id TEXT PRIMARY KEY) WITHOUT ROWID";
 
 constexpr const char* kJobColumns = "id, seq, line, type, options, file";
 constexpr const char* kIsMine = "EXISTS(SELECT 1 FROM mine WHERE mine.id = jobs.id)";
@@ -82,14 +83,17 @@ void make_folders(const fs::path& folder) {
 
 }  // namespace
 
-Ledger::Ledger(const fs::path& output, double claim_timeout)
+Ledger::Ledger(const fs::path& output, double claim_timeout, Journal journal)
     : output_(fs::absolute(output).lexically_normal()),
       home_(output_ / ".batch"),
       claim_timeout_(claim_timeout) {
     if (!output_.has_filename()) output_ = output_.parent_path();
     make_folders(output_ / ".batch");
     claimant_ = std::make_unique<Claimant>(home_);
-    database_ = std::make_unique<Database>(home_ / "ledger.db");
+    database_ = std::make_unique<Database>(home_ / "ledger.db", Database::Open::make);
+    database_->run(journal == Journal::wal ? "PRAGMA journal_mode = WAL"
+                                           : "PRAGMA journal_mode = DELETE");
+    database_->run(kMine);
     Transaction transaction(*database_);
     database_->run(kSchema);
     Statement(*database_, "INSERT INTO claimants VALUES(?, ?)")
@@ -98,6 +102,14 @@ Ledger::Ledger(const fs::path& output, double claim_timeout)
         .run();
     expire();
     transaction.commit();
+}
+
+// Not read-only for SQLite, which has to undo what a process that died has left half done.
+Ledger::Ledger(const fs::path& output)
+    : output_(fs::absolute(output).lexically_normal()), home_(output_ / ".batch") {
+    database_ = std::make_unique<Database>(home_ / "ledger.db", Database::Open::there);
+    database_->run(kMine);
+    database_->run("INSERT INTO mine SELECT id FROM jobs");
 }
 
 std::map<std::string, std::string> Ledger::files() {
@@ -131,12 +143,9 @@ void Ledger::enter(const std::vector<Job>& jobs, int tries) {
                               .c_str())
         .bind(int64_t{tries})
         .run();
+    tries_ = tries;
+    give_up();
     transaction.commit();
-}
-
-void Ledger::enter_all() {
-    const std::lock_guard lock(mutex_);
-    database_->run("INSERT OR IGNORE INTO mine SELECT id FROM jobs");
 }
 
 int64_t Ledger::verify() {
@@ -160,8 +169,8 @@ int64_t Ledger::verify() {
     }
     Transaction transaction(*database_);
     Statement put_back(*database_,
-                       "UPDATE jobs SET state = 'pending' WHERE id = ? AND hash = ? AND state = "
-                       "'done'");
+                       "UPDATE jobs SET state = 'pending', tries = 0 WHERE id = ? AND hash = ? AND "
+                       "state = 'done'");
     for (const auto& [id, hash] : wrong) put_back.bind(id).bind(hash).run();
     Statement touch(*database_, "UPDATE jobs SET changed = ? WHERE id = ? AND hash = ?");
     for (const auto& [id, hash] : touched) {
@@ -198,8 +207,8 @@ std::vector<Job> Ledger::claim_more(const Job& like, int64_t most) {
     const std::lock_guard lock(mutex_);
     Transaction transaction(*database_);
     Statement next(*database_,
-                   fmt::format("SELECT {} FROM jobs WHERE grp = ? AND state = 'pending' AND {} "
-                               "ORDER BY tries, seq LIMIT ?",
+                   fmt::format("SELECT {} FROM jobs WHERE grp = ? AND state = 'pending' AND tries "
+                               "= 0 AND {} ORDER BY seq LIMIT ?",
                                kJobColumns, kIsMine)
                        .c_str());
     next.bind(group_of(like)).bind(most);
@@ -255,13 +264,18 @@ void Ledger::fail(const Job& job, const std::string& reason, const std::string& 
         .run();
 }
 
-void Ledger::put_back(const std::vector<Job>& jobs) {
+void Ledger::put_back(const std::vector<Job>& jobs, const std::string& reason) {
     const std::lock_guard lock(mutex_);
     Transaction transaction(*database_);
     Statement back(*database_,
-                   "UPDATE jobs SET state = 'pending', owner = NULL WHERE id = ? AND state = "
-                   "'running' AND owner = ?");
-    for (const Job& job : jobs) back.bind(job.id).bind(claimant_->id()).run();
+                   "UPDATE jobs SET state = 'pending', owner = NULL, tries = tries - ?, reason = "
+                   "coalesce(nullif(?, ''), reason) WHERE id = ? AND state = 'running' AND owner = "
+                   "?");
+    for (const Job& job : jobs) {
+        back.bind(int64_t{reason.empty()}).bind(reason);
+        back.bind(job.id).bind(claimant_->id()).run();
+    }
+    give_up();
     transaction.commit();
 }
 
@@ -275,7 +289,19 @@ void Ledger::beat() {
         .bind(now())
         .run();
     expire();
+    give_up();
     transaction.commit();
+}
+
+// Else a job that ends its process or loses its device would do so at every start.
+void Ledger::give_up() {
+    Statement(*database_, fmt::format("UPDATE jobs SET state = 'failed', finished = ? WHERE state "
+                                      "= 'pending' AND tries >= ? AND {}",
+                                      kIsMine)
+                              .c_str())
+        .bind(now())
+        .bind(tries_)
+        .run();
 }
 
 void Ledger::expire() {
@@ -288,8 +314,8 @@ void Ledger::expire() {
             gone.push_back(id);
     }
     Statement free(*database_,
-                   "UPDATE jobs SET state = 'pending', owner = NULL WHERE state = 'running' AND "
-                   "owner = ?");
+                   "UPDATE jobs SET state = 'pending', owner = NULL, reason = 'its process died or "
+                   "hung' WHERE state = 'running' AND owner = ?");
     Statement forget(*database_, "DELETE FROM claimants WHERE id = ?");
     for (const auto& id : gone) {
         free.bind(id).run();
@@ -363,7 +389,7 @@ std::string Ledger::results_text(const std::string& prefix) {
             line["seconds"] = all.real(14);
             line["save_seconds"] = all.real(15);
         }
-        text += line.dump() + '\n';
+        text += line.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';  // of any reason
     }
     return text;
 }

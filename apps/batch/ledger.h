@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,6 +29,12 @@ struct Counts {
     int64_t all() const { return pending + running + done + failed; }
 };
 
+/// How a ledger keeps a transaction that is under way.
+enum class Journal {
+    wal,      ///< for processes of one machine: a commit waits for the disk once
+    rollback  ///< others may look from other machines, over a network file system
+};
+
 /// Who does what and what is done, in OUTPUT/.batch/ledger.db: shared by all processes that work on
 /// one folder. Every call is a transaction; any thread may call. What it says is done is there,
 /// with the hash it says. Throws WriteError where the disk is full or read-only.
@@ -35,7 +42,9 @@ class Ledger {
   public:
     /// claim_timeout: seconds without a heartbeat after which a process that lives has lost its
     /// claims.
-    Ledger(const std::filesystem::path& output, double claim_timeout);
+    Ledger(const std::filesystem::path& output, double claim_timeout, Journal journal);
+    /// To look at alone, with all jobs: claims and the folders of others stay as they are.
+    explicit Ledger(const std::filesystem::path& output);
 
     const Claimant& claimant() const { return *claimant_; }
     std::filesystem::path output() const { return output_; }
@@ -43,21 +52,22 @@ class Ledger {
     /// Names of earlier runs, by id.
     std::map<std::string, std::string> files();
     /// Jobs this process is to see done; those that failed before get another try, up to `tries` in
-    /// all. Throws Error for an id that was another job.
+    /// all. What a process that died had claimed has been tried. Throws Error for an id that was
+    /// another job.
     void enter(const std::vector<Job>& jobs, int tries);
-    /// All that the ledger has.
-    void enter_all();
     /// Puts back what is said to be done but is not there, or not as it was. → how many
     int64_t verify();
 
     /// The next job, and others of its group: fewest tries first, then by their place in the file.
+    /// What has been tried before comes alone: it may be what ended the process.
     std::optional<Job> claim();
     std::vector<Job> claim_more(const Job& like, int64_t most);
 
     /// Gives the files their names. What is no longer this process's is dropped.
     void finish(const std::vector<Made>& made);
     void fail(const Job& job, const std::string& reason, const std::string& device);
-    void put_back(const std::vector<Job>& jobs);
+    /// As if never claimed, or, with a reason, as tried.
+    void put_back(const std::vector<Job>& jobs, const std::string& reason = {});
 
     /// Says that this process lives, and frees the claims of those that do not.
     void beat();
@@ -72,9 +82,11 @@ class Ledger {
   private:
     std::string results_text(const std::string& prefix);
     void expire();
+    void give_up();
 
     std::filesystem::path output_, home_;
-    double claim_timeout_;
+    double claim_timeout_ = 0;
+    int64_t tries_ = std::numeric_limits<int64_t>::max();
     std::mutex mutex_;
     std::unique_ptr<Database> database_;
     std::unique_ptr<Claimant> claimant_;

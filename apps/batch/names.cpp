@@ -124,6 +124,8 @@ std::string name_of(const Job& job, const std::string& name_template) {
     const JobType& type = *find_type(job.type);
     if (!has_extension(name, type)) name += type.extension;
     require(name.size() <= kMaxName, "the name has more than {} characters", kMaxName);
+    require(lower(name.substr(0, name.find('/'))) != "results.jsonl",
+            "the name {} has a folder results.jsonl, the file of the results", name);
     for (size_t begin = 0; begin <= name.size();) {
         const size_t end = std::min(name.find('/', begin), name.size());
         check_part(name.substr(begin, end - begin), name);
@@ -141,7 +143,6 @@ void name_jobs(JobList& list, const std::string& name_template,
         const auto [found, is_new] = files.try_emplace(key, id);
         require(is_new || found->second == id, "the name {} is that of job {} as well", file,
                 found->second);
-        require(key != "results.jsonl", "the name {} is kept for the results", file);
         const auto within = folders.find(key);
         require(within == folders.end(), "the name {} is the folder of {}", file,
                 within == folders.end() ? "" : within->second);

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <memory>
+#include <fstream>
 
 #include "backend/error.h"
 #include "vision/file.h"
@@ -69,6 +69,8 @@ std::string slurm_script(const SlurmJob& job, const std::string& program) {
         "    code=$?\n"
         "    kill -0 $pid 2> /dev/null || break  # else a signal ended the wait, not the program\n"
         "done\n"
+        "wait $pid  # a signal may have ended the last one just before the program ended\n"
+        "code=$?\n"
         "if [[ $requeue && $code == 130 ]]; then\n"
         "    scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_$task\"\n"
         "fi\n"
@@ -79,6 +81,13 @@ std::string slurm_script(const SlurmJob& job, const std::string& program) {
 
 std::string submit(const SlurmJob& job, const std::string& jobs) {
     const fs::path logs = job.output / "logs", script = job.output / "slurm.sh";
+    const fs::path tasks = job.output / "tasks.txt";
+    int before = job.tasks;
+    if (std::ifstream file(tasks); file.good()) file >> before;
+    require(before == job.tasks,
+            "[batch] --slurm {} found, but {} was begun with --slurm {}, by which its jobs are "
+            "spread: give the same number, or another folder",
+            job.tasks, job.output.string(), before);
     std::error_code error;
     fs::create_directories(logs, error);
     require(!error, "[batch] cannot make {}: {}", logs.string(), error.message());
@@ -94,6 +103,7 @@ std::string submit(const SlurmJob& job, const std::string& jobs) {
     const int status = ::pclose(pipe);
     require(WIFEXITED(status) && WEXITSTATUS(status) == 0,
             "[batch] sbatch failed: {}. The script is {}", said, script.string());
+    write_text(tasks, fmt::format("{}\n", job.tasks));
     return said.substr(0, said.find_first_of(" ;"));
 }
 

@@ -19,7 +19,7 @@ Shard parse_shard(const std::string& text);
 bool is_in(const Job& job, const Shard& shard);
 
 struct SlurmJob {
-    std::filesystem::path output;  ///< gets jobs.jsonl, slurm.sh, logs/, shard-0/ …
+    std::filesystem::path output;  ///< gets jobs.jsonl, slurm.sh, tasks.txt, logs/, shard-0/ …
     int tasks = 1;
     int gpus = 1;                     ///< a task, by gres; 0: none asked for
     std::string devices;              ///< of --devices, expanded by the task's shell
@@ -29,7 +29,8 @@ struct SlurmJob {
 /// The script of the array job. A task that is killed and requeued goes on; one that nears its time
 /// limit is told 120 s before, finishes what is in flight and asks to be requeued.
 std::string slurm_script(const SlurmJob& job, const std::string& program);
-/// Writes jobs (the bytes of jobs.jsonl) and script, calls sbatch. → number of the job
+/// Writes jobs (the bytes of jobs.jsonl) and script, calls sbatch. → number of the job. Throws
+/// Error where the folder has had another number of tasks.
 std::string submit(const SlurmJob& job, const std::string& jobs);
 
 /// OUTPUT/shard-0 … that have a ledger; by number.

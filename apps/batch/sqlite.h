@@ -27,7 +27,6 @@ class Statement {
     std::string text(int column) const;
     int64_t number(int column) const;
     double real(int column) const;
-    bool is_null(int column) const;
 
   private:
     void check(int result) const;
@@ -39,9 +38,10 @@ class Statement {
 
 class Database {
   public:
-    /// Opens or makes it. Throws WriteError where the disk or its permissions are the reason, as
-    /// all of these do, else Error.
-    explicit Database(const std::filesystem::path& path);
+    enum class Open { there, make };  ///< make: where it is not there
+    /// Throws WriteError where the disk or its permissions are the reason, as all of these do, else
+    /// Error.
+    Database(const std::filesystem::path& path, Open open);
 
     void run(const char* sql);
     int64_t changes() const;  ///< rows of the last statement

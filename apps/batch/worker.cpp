@@ -70,15 +70,36 @@ class Worker {
                 lost_ = false;
             } catch (const DeviceLost& error) {
                 reopen(error);
+            } catch (const WriteError&) {
+                give_back();
+                throw;
+            } catch (const std::exception& error) {  // of the device or the ledger
+                give_back(error.what());
+                throw;
             }
             run_.busy_us += static_cast<int64_t>(seconds_since(begin) * 1e6);
         }
     }
 
   private:
+    // What is in flight. Where the ledger cannot take it, others would wait for it for ever.
+    void give_back(const std::string& reason = {}) {
+        try {
+            run_.ledger.put_back(flight_, reason);
+        } catch (const std::exception& error) {
+            run_.stop(error.what());
+        }
+        flight_.clear();
+    }
+
+    void hand_over(Product product) {
+        std::erase_if(flight_, [&](const Job& job) { return job.id == product.job.id; });
+        writer_.put(std::move(product));
+    }
+
     // Once: a device that is lost again at once would be so for every job.
     void reopen(const DeviceLost& error) {
-        run_.ledger.put_back(flight_);
+        give_back(error.what());
         session_.reset();
         if (lost_) throw Error(fmt::format("{} It was opened again and lost again", error.what()));
         lost_ = true;
@@ -121,24 +142,26 @@ class Worker {
         JobHost host(*session_);
         Made made = made_of(job);
         const auto begin = Clock::now();
+        std::vector<Sketch> sketches;
         try {
             run_command(job, made.written.string(), {std::shared_ptr<void>(), &host});
+            if (host.drawing()) {
+                sketches.push_back({job, std::move(*host.drawing())});
+                gather(sketches);
+            }
         } catch (const DeviceLost&) {
             throw;
         } catch (const WriteError& error) {
-            run_.ledger.put_back({job});
+            give_back();
             return run_.stop(error.what());
         } catch (const std::exception& error) {
             fail(job, error);
+            give_back();
             return tidy();
         }
-        if (host.drawing()) {
-            std::vector<Sketch> sketches{{job, std::move(*host.drawing())}};
-            gather(sketches);
-            return draw(std::move(sketches));
-        }
+        if (!sketches.empty()) return draw(std::move(sketches));
         made.seconds = seconds_since(begin);
-        writer_.put({job, std::nullopt, std::move(made)});
+        hand_over({job, std::nullopt, std::move(made)});
     }
 
     // Others that can be drawn with the first. Workers share what is left evenly.
@@ -197,17 +220,17 @@ class Worker {
         const double seconds = seconds_since(begin);
         for (size_t i = 0; i < sketches.size(); ++i) {
             Job& job = sketches[i].job;
+            Made made = made_of(job);
             try {
                 refuse_blank({&images[i], 1});
-            } catch (const Error& error) {
+                made.settings = sketches[i].drawing.settings(*session_).dump();
+            } catch (const std::exception& error) {
                 fail(job, error);
                 continue;
             }
-            Made made = made_of(job);
-            made.settings = sketches[i].drawing.settings(*session_).dump();
             made.batch = count;
             made.seconds = seconds;
-            writer_.put({std::move(job), std::move(images[i]), std::move(made)});
+            hand_over({std::move(job), std::move(images[i]), std::move(made)});
         }
     }
 

@@ -99,30 +99,33 @@ class Batch : public testing::Program {
 };
 
 TEST_F(Batch, EveryBadLineIsNamedAndNothingRuns) {
-    const auto jobs =
-        write("jobs.jsonl",
-              "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
-              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"steps\": 0}\n"
-              "not json\n"
-              "\n"
-              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"stepz\": 3}\n"
-              "{\"type\": \"paint\", \"prompt\": \"a dog\"}\n"
-              "{\"type\": \"generate\"}\n"
-              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"size\": \"100x100\"}\n"
-              "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
-              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"count\": 2}\n"
-              "{\"type\": \"video\", \"prompt\": \"a dog\", \"sampler\": \"ddim\"}\n"
-              "{\"type\": \"edit\", \"picture\": \"/no/such.png\", \"to\": \"a dog\"}\n"
-              "{\"type\": \"generate\", \"prompt\": \"a dog\", \"output\": \"../x\"}\n"
-              "{\"type\": \"generate\", \"prompt\": [\"a\"]}\n");
+    const auto jobs = write(
+        "jobs.jsonl",
+        "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
+        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"steps\": 0}\n"
+        "not json\n"
+        "\n"
+        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"stepz\": 3}\n"
+        "{\"type\": \"paint\", \"prompt\": \"a dog\"}\n"
+        "{\"type\": \"generate\"}\n"
+        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"size\": \"100x100\"}\n"
+        "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
+        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"count\": 2}\n"
+        "{\"type\": \"video\", \"prompt\": \"a dog\", \"sampler\": \"ddim\"}\n"
+        "{\"type\": \"edit\", \"picture\": \"/no/such.png\", \"to\": \"a dog\"}\n"
+        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"output\": \"../x\"}\n"
+        "{\"type\": \"generate\", \"prompt\": [\"a\"]}\n"
+        "{\"type\": \"generate\", \"prompt\": \"-a\", \"model\": \"\", \"size\": \"100x100\"}\n"
+        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"id\": \"a\\u0000b\"}\n");
     const auto result = run("batch " + jobs + " -o " + path("out"));
     EXPECT_EQ(result.code, 2);
     for (const char* expected :
          {":2: --steps", ":3: no JSON", ":5: \"stepz\" is no option of generate", ":6: \"type\"",
           ":7: [generate] no prompt", ":8: [generate] width 100", ":9: the same job as line 1",
-          ":10: \"count\"", ":11: ", ":12: ", ":13: the name ../x", ":14: \"prompt\""})
+          ":10: \"count\"", ":11: ", ":12: ", ":13: the name ../x", ":14: \"prompt\"",
+          ":15: [generate] width 100", ":16: \"id\""})
         EXPECT_THAT(result.err, HasSubstr(expected));
-    EXPECT_THAT(result.err, HasSubstr("12 of the lines are bad"));
+    EXPECT_THAT(result.err, HasSubstr("14 of the lines are bad"));
     EXPECT_EQ(run("batch " + jobs + " --dry-run -o " + path("dry")).code, 2);
     EXPECT_FALSE(fs::exists(path("dry")));
     const auto rest = run("batch " + jobs + " --dry-run --skip-invalid");
@@ -172,10 +175,9 @@ TEST_F(Batch, NamesAreSafe) {
     EXPECT_EQ(one(job, "{prompt}"), "a-red-apple-CON-t.png");
     EXPECT_EQ(one(job, "sets/{seed}/{id}.png"), "sets/12/x.png");
     for (const char* bad : {"../{id}", "/tmp/{id}", "a/../{id}", "{nothing}", "{id", "con", "a//b",
-                            ".hidden", "{id}\\x", "a/.batch/x", "{prompt:0}", "results.jsonl/{id}"})
-        EXPECT_EQ(one(job, bad),
-                  bad == std::string("results.jsonl/{id}") ? "results.jsonl/x.png" : "2")
-            << bad;
+                            ".hidden", "{id}\\x", "a/.batch/x", "{prompt:0}", "Results.jsonl/{id}"})
+        EXPECT_EQ(one(job, bad), "2") << bad;
+    EXPECT_EQ(one(job, "results.jsonl"), "results.jsonl.png");
     const auto video = R"({"type": "video", "prompt": "a cat", "id": "v"})";
     EXPECT_EQ(one(video, "{id}"), "v.mp4");
     EXPECT_EQ(one(video, "{id}.webp"), "v.webp");
@@ -203,8 +205,8 @@ TEST_F(Batch, TheSchemaIsThatOfTheCommands) {
     EXPECT_TRUE(undescribed(printed) == undescribed(Json::parse(file)))
         << "write it again: fovea batch --schema > docs/batch-jobs.schema.json";
     const auto& generate = printed["anyOf"][0]["properties"];
-    EXPECT_EQ(generate["steps"]["type"], "integer");
-    EXPECT_EQ(generate["entropy-scale"]["type"], "boolean");
+    EXPECT_EQ(generate["steps"]["type"], Json({"integer", "null"}));
+    EXPECT_EQ(generate["entropy-scale"]["type"], Json({"boolean", "null"}));
     EXPECT_FALSE(generate.contains("count"));
 }
 
@@ -237,8 +239,9 @@ TEST_F(Batch, OneBadJobDoesNotStopTheOthersAndIsTriedAgain) {
 {"prompt": "a red apple", "id": "a"}
 {"prompt": "a cat", "guidance": "pag:2@blocks=99", "cfg": null, "id": "b"}
 {"prompt": "an owl", "id": "c"}
+{"prompt": "an owl", "model": "/no/such/model", "id": "d"}
 )");
-    const std::string command = "batch " + jobs + " --tries 2 -o " + path("out");
+    const std::string command = "batch " + jobs + " --devices 0,0 --tries 2 -o " + path("out");
     for (int i = 1; i <= 3; ++i) {
         EXPECT_EQ(run(command).code, 3);
         const auto all = results("out");
@@ -248,6 +251,8 @@ TEST_F(Batch, OneBadJobDoesNotStopTheOthersAndIsTriedAgain) {
         EXPECT_THAT(all[1]["error"].get<std::string>(), HasSubstr("block 99"));
         EXPECT_EQ(all[2]["state"], "done");
         EXPECT_EQ(all[2]["tries"], 1);
+        EXPECT_EQ(all[3]["state"], "failed");
+        EXPECT_THAT(all[3]["error"].get<std::string>(), HasSubstr("/no/such/model"));
     }
 }
 
@@ -275,6 +280,44 @@ TEST_F(Batch, GoesOnAndMakesAgainWhatIsMissingOrChanged) {
     const auto other = run("batch " + path("b.jsonl") + " -o " + path("out"));
     EXPECT_EQ(other.code, 1);
     EXPECT_THAT(other.err, HasSubstr("the id " + id + " was another job"));
+}
+
+TEST_F(Batch, AStatusFreesNothingAndADeadProcessIsATry) {
+    const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(
+{"prompt": "a red apple", "steps": 1000, "id": "a"}
+)");
+    const std::string command = "batch " + jobs + " --tries 1 -o " + path("out");
+    const auto running = [&] {
+        const auto status = run("batch --status -o " + path("out"));
+        return status.code == 0 && Json::parse(status.out)["running"] == 1;
+    };
+    const pid_t child = start(command);
+    for (int wait = 0; wait < 1000 && !running(); ++wait) std::this_thread::sleep_for(kPause);
+    kill(child, SIGKILL);
+    EXPECT_EQ(wait_for(child), 128 + SIGKILL);
+    EXPECT_TRUE(running());
+    EXPECT_EQ(run(command).code, 1);
+    EXPECT_EQ(results("out")[0]["state"], "failed");
+    EXPECT_THAT(results("out")[0].value("error", ""), HasSubstr("its process died"));
+}
+
+TEST_F(Batch, OfAnArrayOnlyTheSameNumberOfTasksGoesOn) {
+    const auto jobs = write("jobs.jsonl", seeds(2));
+    write("sbatch", "#!/bin/sh\necho 7\n");
+    fs::permissions(path("sbatch"), fs::perms::owner_all);
+    const std::string before = std::getenv("PATH");
+    setenv("PATH", (folder_.string() + ":" + before).c_str(), 1);
+    const std::string command = "batch " + jobs + " --claim-timeout 30 -o " + path("out");
+    const auto first = run(command + " --no-tune --slurm 2");
+    const auto same = run(command + " --slurm 2"), other = run(command + " --slurm 3");
+    const auto metrics = run(command + " --slurm 2 --metrics " + path("fovea.prom"));
+    setenv("PATH", before.c_str(), 1);
+    EXPECT_EQ(first.code, 0) << first.err;
+    EXPECT_EQ(same.out, "7\n");
+    EXPECT_THAT(text("out/slurm.sh"), HasSubstr("'--claim-timeout' '30'"));
+    EXPECT_EQ(other.code, 1);
+    EXPECT_THAT(other.err, HasSubstr("begun with --slurm 2"));
+    EXPECT_EQ(metrics.code, 1);
 }
 
 TEST_F(Batch, TwoProcessesShareAFolder) {
@@ -356,7 +399,7 @@ TEST_F(Batch, KilledAtAnyMomentItLosesNothingAndRepeatsNothing) {
     const int kills = asked ? std::atoi(asked) : 3;
     const size_t count = kills < 20 ? 20 : 400;
     const auto jobs = write("jobs.jsonl", seeds(static_cast<int>(count)));
-    const std::string command = "batch " + jobs + " --batch 2 -o " + path("out");
+    const std::string command = "batch " + jobs + " --batch 2 --tries 1000 -o " + path("out");
     const auto stamp = std::random_device{}();
     std::mt19937 random(stamp);
     SCOPED_TRACE("seed " + std::to_string(stamp));
