@@ -75,7 +75,7 @@ TEST_F(BatchOnSlurm, AKilledAndRequeuedTaskGoesOn) {
     const size_t before = pictures("out/shard-0");
     output_of("scontrol update JobId=" + task + " StartTime=now");
     // No answer, as under load, is not an empty queue.
-    ASSERT_TRUE(wait_until([&] { return output_of("squeue -h && echo none") == "none\n"; }))
+    ASSERT_TRUE(wait_until([&] { return output_of("(squeue -h && echo none)") == "none\n"; }))
         << output_of("squeue");
 
     const auto status = Json::parse(output_of(program() + " batch --status -o " + path("out")));
