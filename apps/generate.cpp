@@ -47,7 +47,6 @@ void run(const CLI::App& command, Options options, Host& host) {
     request.pattern = options.pattern;
     parse_size("generate", options.size, request.width, request.height);
     for (const auto& box : options.boxes) request.boxes.push_back(parse_box(box));
-    validate(request.boxes, request.width, request.height);
     request.seeds.clear();
     for (int i = 0; i < options.count; ++i)
         request.seeds.push_back(options.seed + static_cast<uint64_t>(i));

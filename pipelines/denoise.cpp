@@ -276,4 +276,27 @@ std::vector<Image> Denoiser::decode(const Tensor& latents) const {
     return to_images(stream_, pictures);
 }
 
+std::vector<Image> Denoiser::decode_singly(const Tensor& latents) const {
+    std::vector<Image> images;
+    for (int64_t i = 0; i < latents.dim(0); ++i)
+        images.push_back(std::move(decode(latents.slice(i, 1))[0]));
+    return images;
+}
+
+int64_t rows_of_sample(const Model& model, const DenoiseRequest& request, int width, int height) {
+    const int64_t side = Autoencoder::kDown * model.dit.config().patch;
+    const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
+    return branches * (width / side) * (height / side);
+}
+
+int64_t samples_that_bind(const vk::DeviceInfo& device, const Model& model,
+                          const DenoiseRequest& request, int width, int height) {
+    const auto& dit = model.dit.config();
+    const int64_t widest = std::max(dit.hidden, 3 * dit.width);
+    const auto each =
+        static_cast<uint64_t>(rows_of_sample(model, request, width, height) * widest) *
+        bytes_of(model.dtype);
+    return std::max<int64_t>(1, static_cast<int64_t>(device.limits.storage_buffer_range / each));
+}
+
 }  // namespace fovea

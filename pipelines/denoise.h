@@ -101,6 +101,8 @@ class Denoiser {
 
     /// Pixels of latents (n, height, width, channels). Throws Error where a value is not finite.
     std::vector<Image> decode(const Tensor& latents) const;
+    /// The same one after the other: the decoder's maps are the largest tensors of all.
+    std::vector<Image> decode_singly(const Tensor& latents) const;
 
   private:
     /// What steps with the same branches have in common.
@@ -136,6 +138,14 @@ class Denoiser {
 
 /// What the request steers by: its guidance, or cfg.
 Guidance guidance_of(const DenoiseRequest& request);
+
+/// Rows of activations that a sample of width × height pixels has with all its branches of
+/// guidance.
+int64_t rows_of_sample(const Model& model, const DenoiseRequest& request, int width, int height);
+
+/// Such samples whose widest activations a binding of the device holds: at least 1.
+int64_t samples_that_bind(const vk::DeviceInfo& device, const Model& model,
+                          const DenoiseRequest& request, int width, int height);
 /// Throws Error where guidance and what a method keeps from step to step exclude each other:
 /// branches that are not there at every step, or without a layer. `remembers`: attention does,
 /// `features`: a cache.

@@ -110,7 +110,7 @@ class Batch {
         denoiser_ = std::make_unique<Denoiser>(stream, model, request_, latent, seeds, hooks);
         const Tensor z =
             empty(stream.device(), {count, latent[0], latent[1], channels}, DType::f32);
-        // One after the other, as decode().
+        // One after the other, as decode_singly().
         for (int64_t i = 0; i < count; ++i)
             stream.copy(
                 read(convert(stream,
@@ -124,19 +124,12 @@ class Batch {
 
     std::vector<Image> run() const {
         std::function<void(int, const Tensor&)> on_preview;
-        if (on_preview_) on_preview = [&](int, const Tensor& z) { on_preview_(decode(z)); };
-        return decode(denoiser_->run(on_preview));
+        if (on_preview_)
+            on_preview = [&](int, const Tensor& z) { on_preview_(denoiser_->decode_singly(z)); };
+        return denoiser_->decode_singly(denoiser_->run(on_preview));
     }
 
   private:
-    // One after the other: the decoder's maps are the largest tensors of all.
-    std::vector<Image> decode(const Tensor& z) const {
-        std::vector<Image> images;
-        for (int64_t i = 0; i < z.dim(0); ++i)
-            images.push_back(std::move(denoiser_->decode(z.slice(i, 1))[0]));
-        return images;
-    }
-
     DenoiseRequest request_;
     std::function<void(const std::vector<Image>&)> on_preview_;
     std::unique_ptr<Painta> painta_;
@@ -160,20 +153,6 @@ void put(Canvas& canvas, const Tile& tile, const Image& drawn) {
             std::copy_n(&done.rgb[3 * from], 3, &canvas.picture.rgb[3 * to]);
             canvas.open.at(x + window.left, y + window.top) = 0;
         }
-}
-
-// As many tiles as the device's bindings can hold at once.
-size_t batch_size(const vk::DeviceInfo& device, const Model& model, const Request& request,
-                  const std::pair<int, int>& size) {
-    const auto& dit = model.dit.config();
-    const int64_t side = Autoencoder::kDown * dit.patch;
-    const int64_t tokens = (size.first / side) * (size.second / side);
-    const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
-    const auto each =
-        static_cast<uint64_t>(branches * tokens * std::max(dit.hidden, 3 * dit.width)) *
-        bytes_of(model.dtype);
-    const auto fits = static_cast<int64_t>(device.limits.storage_buffer_range / each);
-    return static_cast<size_t>(std::clamp<int64_t>(fits, 1, Inpaint::kMaxBatch));
 }
 
 }  // namespace
@@ -203,7 +182,9 @@ std::vector<Inpaint::Result> Inpaint::run(vk::Stream& stream, const Model& model
             if (const auto& tiles = canvases[job].tiles; round < tiles.size())
                 by_size[{tiles[round].width, tiles[round].height}].push_back(job);
         for (const auto& [size, jobs] : by_size) {
-            const size_t most = batch_size(stream.device().info(), model, request, size);
+            const auto most = static_cast<size_t>(
+                std::min<int64_t>(kMaxBatch, samples_that_bind(stream.device().info(), model,
+                                                               request, size.first, size.second)));
             for (size_t begin = 0; begin < jobs.size(); begin += most) {
                 const auto first = jobs.begin() + static_cast<long>(begin);
                 batches.emplace_back(

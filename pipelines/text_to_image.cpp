@@ -33,14 +33,6 @@ Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request
             latent, request.seeds, [hooks](const Evaluation&) { return hooks; }};
 }
 
-// One picture after the other: the decoder's maps are the largest tensors of all.
-std::vector<Image> decode(const Denoiser& denoiser, const Tensor& z) {
-    std::vector<Image> images;
-    for (int64_t i = 0; i < z.dim(0); ++i)
-        images.push_back(std::move(denoiser.decode(z.slice(i, 1))[0]));
-    return images;
-}
-
 Tensor stacked(vk::Stream& stream, const std::vector<Tensor>& samples) {
     Shape shape = samples[0].shape();
     shape[0] = std::ssize(samples);
@@ -84,8 +76,10 @@ std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Reque
     if (texts.bias) run.say_by_region(texts, request.steps);
     std::function<void(int, const Tensor&)> on_preview;
     if (request.on_preview)
-        on_preview = [&](int step, const Tensor& z) { request.on_preview(step, decode(run, z)); };
-    auto images = decode(run, run.run(on_preview, part));
+        on_preview = [&](int step, const Tensor& z) {
+            request.on_preview(step, run.decode_singly(z));
+        };
+    auto images = run.decode_singly(run.run(on_preview, part));
     if (!request.allow_blank)
         for (const Image& image : images) refuse_blank({&image, 1});
     return images;
@@ -107,27 +101,18 @@ void TextToImage::validate(const Request& request) {
 
 int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model,
                                 const Request& request) {
-    const auto& dit = model.dit.config();
-    const int64_t side = Autoencoder::kDown * dit.patch;
-    const int64_t tokens = (request.width / side) * (request.height / side);
-    const int64_t widest = std::max(dit.hidden, 3 * dit.width);
-    const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
-    const uint64_t each = static_cast<uint64_t>(branches * tokens * widest) * bytes_of(model.dtype);
-    const auto fits = static_cast<int64_t>(device.limits.storage_buffer_range / each);
-    return std::clamp<int64_t>(fits, 1,
-                               std::min<int64_t>(request.most_together, std::ssize(request.seeds)));
+    return std::min({samples_that_bind(device, model, request, request.width, request.height),
+                     request.most_together, static_cast<int64_t>(request.seeds.size())});
 }
 
 int64_t TextToImage::fitting_batch(const vk::DeviceInfo& device, const Model& model,
                                    Request request) {
     constexpr int64_t kMost = 64, kMostOnCpu = 4;
     const auto& dit = model.dit.config();
-    const int64_t side = Autoencoder::kDown * dit.patch;
-    const int64_t tokens = (request.width / side) * (request.height / side);
-    const int64_t branches = std::max<int64_t>(2, guidance_of(request).most_branches());
     // Of a block at once, as TextToVideo::memory counts.
-    const uint64_t each = static_cast<uint64_t>(branches * tokens * (10 * dit.width + dit.hidden)) *
-                          bytes_of(model.dtype);
+    const int64_t rows = rows_of_sample(model, request, request.width, request.height);
+    const uint64_t each =
+        static_cast<uint64_t>(rows * (10 * dit.width + dit.hidden)) * bytes_of(model.dtype);
     const uint64_t free = device.memory_free > 0 ? device.memory_free : device.memory;
     request.most_together =
         std::clamp<int64_t>(static_cast<int64_t>(free / 2 / each), 1,
