@@ -81,6 +81,57 @@ struct NoiseParams {
     uint stream;
 };
 
+// Of linear attention: rows of four elements, lines are batch · heads.
+struct LinearParams {
+    uint count;  // of invocations
+    uint lines, heads, tokens;
+    uint chunk;        // tokens of a part
+    uint d4, e4;       // features and values
+    uint pitch;        // from a token of the features to the next
+    uint value_pitch;  // likewise of the values
+    uint finish;       // what becomes of results: LINEAR_…
+    float scale, eps;
+    uint flag;  // weighted, or gated
+};
+
+const uint LINEAR_PLAIN = 0;       // scale · dot
+const uint LINEAR_RECIPROCAL = 1;  // 1 / (scale · dot + eps)
+const uint LINEAR_SIGMOID = 2;     // sigmoid(scale · dot)
+const uint LINEAR_CLAMPED = 3;     // scale · dot within −1 … 1
+const uint LINEAR_MULTIPLIED = 4;  // factor · sum
+const uint LINEAR_MAGNITUDE = 5;   // (1 + 1 / (factor + eps)) · sum − factor · mean of values
+
+// Of mix/: grids of tokens in rows of four channels.
+struct MixParams {
+    uint count;  // of invocations
+    uint rows, columns, heads;
+    uint c4;         // channels of a head
+    uint pitch;      // from a token of x to the next
+    uint kernel;     // taps of a side
+    uint row_pitch;  // of logits, in elements
+    uint activation;
+    uint bias, residual;  // 0 or 1
+};
+
+// Of grid/: rows of four channels.
+struct GridParams {
+    uint count;  // of invocations
+    uint rows, columns, c4;
+    uint x_rows, x_columns;
+    uint pitch;  // from a token of x to the next
+    int top, left;
+};
+
+// Rows of the result are pieces of up to four inputs side by side.
+struct ConcatParams {
+    uint count;        // of invocations
+    uint width;        // of a result's row, in elements / 4
+    uint ends[4];      // of the pieces in it
+    uint rows[4];      // of each input: row r of the result has row r % rows
+    uint together[4];  // rows side by side in an input, and elements / 4 to the next such
+    uint pitch[4];
+};
+
 struct EmbeddingParams {
     uint count, width, rows;
 };

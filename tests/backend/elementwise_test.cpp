@@ -80,8 +80,10 @@ TEST(Elementwise, Activations) {
         EXPECT_EQ(found(Activation::relu), expected_of(x.host, Activation::relu));
         EXPECT_TRUE(close(found(Activation::gelu), expected_of(x.host, Activation::gelu),
                           tolerance(dtype)));
-        EXPECT_TRUE(close(found(Activation::silu), expected_of(x.host, Activation::silu),
-                          tolerance(dtype)));
+        for (const Activation activation :
+             {Activation::silu, Activation::sigmoid, Activation::elu_plus_one, Activation::exp})
+            EXPECT_TRUE(close(found(activation), expected_of(x.host, activation), tolerance(dtype)))
+                << static_cast<int>(activation);
         EXPECT_TRUE(close(
             fresh(stream, shape, dtype, [&] { return soft_clamp(stream, x.device, 3); }),
             map(x.host, [](float v) { return reference::soft_clamp(v, 3); }), tolerance(dtype)));
@@ -96,8 +98,10 @@ TEST(Elementwise, ExtremesStayFinite) {
     const Tolerance loose{1e-5f, 1e-6f};
     EXPECT_TRUE(close(to_host(stream, activate(stream, x, Activation::gelu)),
                       expected_of(values, Activation::gelu), loose));
-    EXPECT_TRUE(close(to_host(stream, activate(stream, x, Activation::silu)),
-                      expected_of(values, Activation::silu), loose));
+    for (const Activation activation :
+         {Activation::silu, Activation::sigmoid, Activation::elu_plus_one})
+        EXPECT_TRUE(close(to_host(stream, activate(stream, x, activation)),
+                          expected_of(values, activation), loose));
     EXPECT_TRUE(close(to_host(stream, soft_clamp(stream, x, 3)),
                       reference::map(values, [](float v) { return reference::soft_clamp(v, 3); }),
                       loose));
