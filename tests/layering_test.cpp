@@ -28,7 +28,7 @@ const Paths kDeviceObjects = {"backend/vk/device", "backend/vk/stream"};
 
 const std::vector<Layer> kLayers = {
     // GLSL includes start at shaders/.
-    {"shaders", {"shaders", "common", "attention", "gemm", "conv2d"}},
+    {"shaders", {"shaders", "common", "params", "attention", "gemm", "conv2d"}},
     {"backend/vk", {"backend/vk", "shaders.h"}},
     {"backend/patterns", {"backend/patterns"}},
     // The enumeration of activations is part of the specification of gemm and conv2d.

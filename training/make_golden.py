@@ -31,7 +31,8 @@ def randomise(model, seed):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("norm.weight") or ("norm" in name.split(".")[-2] and name.endswith("weight")):
+            owner = name.rpartition(".")[0].rpartition(".")[2]
+            if name.endswith("norm.weight") or ("norm" in owner and name.endswith("weight")):
                 value = 1 + 0.2 * noise
             elif parameter.dim() >= 2 and "table" not in name and "token" not in name and "position" not in name:
                 value = noise / parameter[0].numel() ** 0.5

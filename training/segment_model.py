@@ -11,6 +11,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import backbone_attentions
 from models import EPS, RMSNorm, apply_rope, attention, gelu, merge_heads, neighborhood_mask, rope_table, split_heads
 
 SEGMENT_CONFIG = {"type": "segment", "size": 256, "width": 160, "heads": 5, "layers": 8, "hidden": 368,
@@ -76,22 +77,34 @@ def neighborhood_attention(q, k, v, rows, columns, mask):
 
 
 class Block(nn.Module):
-    def __init__(self, width, heads, hidden):
+    """With attention of its own, dense or where its mask is, or the one that `chosen` names."""
+
+    def __init__(self, width, heads, hidden, chosen=None):
         super().__init__()
         self.heads = heads
         self.norm1 = layer_norm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm, self.k_norm = RMSNorm(width // heads), RMSNorm(width // heads)
-        self.out = nn.Linear(width, width)
+        if chosen is None:
+            self.qkv = nn.Linear(width, 3 * width)
+            self.q_norm, self.k_norm = RMSNorm(width // heads), RMSNorm(width // heads)
+            self.out = nn.Linear(width, width)
+        else:
+            self.attention = backbone_attentions.build(chosen, width, heads)
         self.norm2 = layer_norm(width)
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
-    def forward(self, x, cos, sin, shape, mask, tiled):
-        q, k, v = split_heads(self.qkv(self.norm1(x)), 3, self.heads)
+    def attend(self, h, cos, sin, shape, mask, tiled):
+        q, k, v = split_heads(self.qkv(h), 3, self.heads)
         q, k = apply_rope(self.q_norm(q), cos, sin).to(v.dtype), apply_rope(self.k_norm(k), cos, sin).to(v.dtype)
         o = neighborhood_attention(q, k, v, *shape, mask) if tiled else attention(q, k, v, mask)
-        x = x + self.out(merge_heads(o))
+        return self.out(merge_heads(o))
+
+    def forward(self, x, cos, sin, shape, mask, tiled):
+        h = self.norm1(x)
+        if hasattr(self, "attention"):
+            x = x + self.attention(h.unflatten(1, shape)).flatten(1, 2)
+        else:
+            x = x + self.attend(h, cos, sin, shape, mask, tiled)
         return x + self.fc2(gelu(self.fc1(self.norm2(x))))
 
 
@@ -211,7 +224,8 @@ class Segmenter(nn.Module):
         conv = lambda a, b, stride: nn.Conv2d(a, b, 3, stride=stride, padding=1)
         self.stem = nn.ModuleList([conv(3, fine, 2), conv(fine, fine, 1), conv(fine, middle, 2),
                                    conv(middle, middle, 1), conv(middle, width, 2)])
-        self.blocks = nn.ModuleList([Block(width, heads, config["hidden"]) for _ in range(config["layers"])])
+        chosen = config.get("attentions") or [None] * config["layers"]
+        self.blocks = nn.ModuleList([Block(width, heads, config["hidden"], entry) for entry in chosen])
         self.norm = layer_norm(width)
 
         self.text = Mlp(config["text_width"], width, width)

@@ -28,15 +28,20 @@ int64_t Loader::extent(const std::string& name, size_t axis) const {
 }
 
 Tensor Loader::tensor(const std::string& name, const Shape& shape) const {
-    return upload(stream_, weights_.floats(prefix_ + name, shape), shape, dtype_);
+    return put(floats(name, shape), shape);
 }
 
 Linear Loader::linear(const std::string& name, int64_t in, int64_t out) const {
-    const auto stored = weights_.floats(prefix_ + name + ".weight", {out, in});
-    std::vector<float> turned(stored.size());
-    for (int64_t o = 0; o < out; ++o)
-        for (int64_t i = 0; i < in; ++i) turned[i * out + o] = stored[o * in + i];
-    return {upload(stream_, turned, {in, out}, dtype_), tensor(name + ".bias", {out})};
+    return linear(name, in, out, 0, out);
+}
+
+Linear Loader::linear(const std::string& name, int64_t in, int64_t out, int64_t first,
+                      int64_t count) const {
+    const auto stored = floats(name + ".weight", {out, in}), bias = floats(name + ".bias", {out});
+    std::vector<float> turned(in * count);
+    for (int64_t o = 0; o < count; ++o)
+        for (int64_t i = 0; i < in; ++i) turned[i * count + o] = stored[(first + o) * in + i];
+    return {put(turned, {in, count}), put(std::span(bias).subspan(first, count), {count})};
 }
 
 Convolution Loader::convolution(const std::string& name, int64_t in, int64_t out, int64_t size,
@@ -55,26 +60,52 @@ Convolution Loader::convolution(const std::string& name, int64_t in, int64_t out
     return result;
 }
 
+Convolution Loader::depthwise(const std::string& name, int64_t n, int64_t size) const {
+    const auto stored = floats(name + ".weight", {n, 1, size, size});
+    std::vector<float> turned(stored.size());
+    const int64_t taps = size * size;
+    for (int64_t i = 0; i < n; ++i)
+        for (int64_t tap = 0; tap < taps; ++tap) turned[tap * n + i] = stored[i * taps + tap];
+    Convolution result{.weight = put(turned, {size, size, n}), .bias = {}};
+    if (has(name + ".bias")) result.bias = tensor(name + ".bias", {n});
+    return result;
+}
+
+std::vector<float> Loader::floats(const std::string& name, const Shape& shape) const {
+    return weights_.floats(prefix_ + name, shape);
+}
+
+Tensor Loader::put(std::span<const float> values, const Shape& shape) const {
+    return upload(stream_, values, shape, dtype_);
+}
+
+Tensor Loader::put_f32(std::span<const float> values, const Shape& shape) const {
+    return upload(stream_, values, shape, DType::f32);
+}
+
 Affine Loader::affine(const std::string& name, int64_t n) const {
     return {tensor(name + ".weight", {n}), tensor(name + ".bias", {n})};
 }
 
-EncoderBlock load_encoder_block(const Loader& weights, int64_t width) {
+EncoderBlock load_encoder_block(const Loader& weights, int64_t width, bool with_attention) {
     const int64_t hidden = weights.extent("fc1.weight", 0);
     return {.norm1 = weights.affine("norm1", width),
             .norm2 = weights.affine("norm2", width),
-            .qkv = weights.linear("qkv", width, 3 * width),
-            .out = weights.linear("out", width, width),
+            .qkv = with_attention ? weights.linear("qkv", width, 3 * width) : Linear{},
+            .out = with_attention ? weights.linear("out", width, width) : Linear{},
             .fc1 = weights.linear("fc1", width, hidden),
             .fc2 = weights.linear("fc2", hidden, width)};
 }
 
-Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const Tensor& x,
-                            const Tensor& heads) {
-    const Tensor y = linear_residual(stream, merge_heads(heads), block.out, x);
+Tensor encoder_mlp(vk::Stream& stream, const EncoderBlock& block, const Tensor& y) {
     const Tensor h =
         linear(stream, layer_norm(stream, y, block.norm2), block.fc1, Activation::gelu);
     return linear_residual(stream, h, block.fc2, y);
+}
+
+Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const Tensor& x,
+                            const Tensor& heads) {
+    return encoder_mlp(stream, block, linear_residual(stream, merge_heads(heads), block.out, x));
 }
 
 nlohmann::json model_config(const Weights& weights, const std::string& type) {

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "backend/ops/activation.h"
 #include "backend/ops/attention.h"
@@ -40,10 +42,19 @@ class Loader {
 
     Tensor tensor(const std::string& name, const Shape& shape) const;
     Linear linear(const std::string& name, int64_t in, int64_t out) const;
+    /// Outputs first … first + count − 1 of a stored linear of `out`.
+    Linear linear(const std::string& name, int64_t in, int64_t out, int64_t first,
+                  int64_t count) const;
     /// A bias is read when the file has one.
     Convolution convolution(const std::string& name, int64_t in, int64_t out, int64_t size,
                             int stride = 1) const;
+    /// Of single channels: (n, 1, size, size) stored, weight (size, size, n).
+    Convolution depthwise(const std::string& name, int64_t n, int64_t size) const;
     Affine affine(const std::string& name, int64_t n) const;
+    /// A stored tensor on the host, for what is computed from weights when they are loaded.
+    std::vector<float> floats(const std::string& name, const Shape& shape) const;
+    Tensor put(std::span<const float> values, const Shape& shape) const;  ///< as loaded ones
+    Tensor put_f32(std::span<const float> values, const Shape& shape) const;
 
   private:
     vk::Stream& stream_;
@@ -57,8 +68,11 @@ struct EncoderBlock {
     Affine norm1, norm2;
     Linear qkv, out, fc1, fc2;
 };
-/// The width of the hidden layer comes from the stored shape.
-EncoderBlock load_encoder_block(const Loader& weights, int64_t width);
+/// The width of the hidden layer comes from the stored shape. Without attention qkv and out stay
+/// absent.
+EncoderBlock load_encoder_block(const Loader& weights, int64_t width, bool with_attention = true);
+/// y plus the block's MLP of it.
+Tensor encoder_mlp(vk::Stream& stream, const EncoderBlock& block, const Tensor& y);
 /// x plus the attention's heads (batch, tokens, heads, head_dim) projected, plus the MLP of that.
 Tensor finish_encoder_block(vk::Stream& stream, const EncoderBlock& block, const Tensor& x,
                             const Tensor& heads);

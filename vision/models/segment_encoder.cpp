@@ -13,6 +13,9 @@ namespace fovea {
 
 SegmentConfig SegmentConfig::read(const Weights& weights) {
     const auto json = model_config(weights, "segment");
+    std::vector<std::string> attentions;
+    for (const auto& entry : json.value("attentions", nlohmann::json::array()))
+        attentions.push_back(entry.dump());
     const SegmentConfig config{.size = json.at("size"),
                                .width = json.at("width"),
                                .heads = json.at("heads"),
@@ -21,6 +24,7 @@ SegmentConfig SegmentConfig::read(const Weights& weights) {
                                .stem = json.at("stem"),
                                .window = json.at("window"),
                                .global_layers = json.at("global_layers"),
+                               .attentions = attentions,
                                .rope_axes = json.at("rope_axes"),
                                .rope_theta = json.at("rope_theta"),
                                .text_width = json.at("text_width"),
@@ -32,6 +36,9 @@ SegmentConfig SegmentConfig::read(const Weights& weights) {
                                .memory_hidden = json.at("memory_hidden"),
                                .upscale = json.at("upscale"),
                                .masks = json.at("masks")};
+    require(attentions.empty() || std::ssize(attentions) == config.layers,
+            "[segment] attentions of {} layers expected, found {}", config.layers,
+            attentions.size());
     for (const int64_t layer : config.global_layers)
         require(layer >= 0 && layer < config.layers, "[segment] global layer {} of {} layers",
                 layer, config.layers);
@@ -48,7 +55,7 @@ RopeOptions SegmentConfig::rope(int64_t frames, int64_t rows, int64_t columns) c
 
 SegmentEncoder::SegmentEncoder(vk::Stream& stream, const Weights& weights, DType dtype)
     : config_(SegmentConfig::read(weights)) {
-    const int64_t width = config_.width, head_dim = width / config_.heads;
+    const int64_t width = config_.width;
     const auto [fine, middle] = config_.stem;
     const std::vector<float> two(3, 2.0f), minus_one(3, -1.0f);
     input_scale_ = upload(stream, two, {3}, dtype);
@@ -58,14 +65,35 @@ SegmentEncoder::SegmentEncoder(vk::Stream& stream, const Weights& weights, DType
     for (size_t i = 0; i + 1 < channels.size(); ++i)
         stem_.push_back(segment.convolution("stem." + std::to_string(i), channels[i],
                                             channels[i + 1], 3, i % 2 == 0 ? 2 : 1));
-    for (int64_t i = 0; i < config_.layers; ++i) {
-        const Loader b = segment.at("blocks." + std::to_string(i));
-        blocks_.push_back({load_encoder_block(b, width), b.tensor("q_norm.weight", {head_dim}),
-                           b.tensor("k_norm.weight", {head_dim})});
-    }
+    for (int64_t i = 0; i < config_.layers; ++i)
+        blocks_.push_back(load_block(segment.at("blocks." + std::to_string(i)), i));
     norm_ = segment.affine("norm", width);
     skip1_ = segment.linear("skip1", middle, config_.upscale[0]);
     skip2_ = segment.linear("skip2", fine, config_.upscale[1]);
+}
+
+SegmentEncoder::Block SegmentEncoder::load_block(const Loader& weights, int64_t layer) const {
+    const int64_t width = config_.width, head_dim = width / config_.heads;
+    const std::string chosen =
+        config_.attentions.empty() ? "null" : config_.attentions[static_cast<size_t>(layer)];
+    if (chosen == "null")
+        return {load_encoder_block(weights, width), weights.tensor("q_norm.weight", {head_dim}),
+                weights.tensor("k_norm.weight", {head_dim})};
+    Block block{load_encoder_block(weights, width, false)};
+    block.chosen = load_backbone_attention(nlohmann::json::parse(chosen), weights.at("attention"),
+                                           width, config_.heads);
+    return block;
+}
+
+Tensor SegmentEncoder::mix(vk::Stream& stream, const Block& block, const Tensor& x, int64_t rows,
+                           int64_t columns, const Pattern& pattern) const {
+    const Tensor h = layer_norm(stream, x, block.norm1);
+    if (!block.chosen)
+        return finish_encoder_block(
+            stream, block, x, attention(stream, block, h, config_.rope(1, rows, columns), pattern));
+    const Shape grid{x.dim(0), rows, columns, config_.width};
+    const Tensor y = block.chosen->forward(stream, h.reshape(grid), x.reshape(grid));
+    return encoder_mlp(stream, block, y.reshape(x.shape()));
 }
 
 Tensor SegmentEncoder::attention(vk::Stream& stream, const Block& block, const Tensor& h,
@@ -97,7 +125,6 @@ SegmentFeatures SegmentEncoder::forward(vk::Stream& stream, const Tensor& pictur
         if (i % 2 == 1) kept[i / 2] = x;
     }
     const int64_t rows = x.dim(1), columns = x.dim(2);
-    const RopeOptions rope = config_.rope(1, rows, columns);
     const auto side = [&](int64_t extent) {
         return static_cast<uint32_t>(std::min(config_.window, extent));
     };
@@ -110,9 +137,7 @@ SegmentFeatures SegmentEncoder::forward(vk::Stream& stream, const Tensor& pictur
     for (size_t i = 0; i < blocks_.size(); ++i) {
         const bool all =
             std::find(global.begin(), global.end(), static_cast<int64_t>(i)) != global.end();
-        const Tensor h = layer_norm(stream, x, blocks_[i].norm1);
-        x = finish_encoder_block(stream, blocks_[i], x,
-                                 attention(stream, blocks_[i], h, rope, all ? everything : window));
+        x = mix(stream, blocks_[i], x, rows, columns, all ? everything : window);
         if (blocks != nullptr) blocks->push_back(x);
     }
     return {.tokens = layer_norm(stream, x, norm_),

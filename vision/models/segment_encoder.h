@@ -1,10 +1,13 @@
 #pragma once
 
 #include <array>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "backend/ops/rope.h"
 #include "backend/patterns/pattern.h"
+#include "vision/attentions/backbone_attention.h"
 #include "vision/layers.h"
 
 /// The picture's side of promptable segmentation: a convolutional stem and a ViT of neighborhood
@@ -17,6 +20,8 @@ struct SegmentConfig {
     std::array<int64_t, 2> stem{};       ///< channels at half and quarter resolution
     int64_t window = 0;                  ///< of the neighborhood layers, in tokens
     std::vector<int64_t> global_layers;  ///< dense; all others are neighborhood
+    /// Of each layer, or none at all: JSON for load_backbone_attention(), "null" for those above.
+    std::vector<std::string> attentions;
     std::array<int, 3> rope_axes{};
     float rope_theta = 0;
     int64_t text_width = 0, match_width = 0;
@@ -51,8 +56,13 @@ class SegmentEncoder {
 
   private:
     struct Block : EncoderBlock {
-        Tensor q_norm, k_norm;  ///< (head_dim)
+        Tensor q_norm, k_norm;                                ///< (head_dim)
+        std::unique_ptr<BackboneAttention> chosen = nullptr;  ///< in place of the block's own
     };
+    Block load_block(const Loader& weights, int64_t layer) const;
+    /// x and what the layer adds to it.
+    Tensor mix(vk::Stream& stream, const Block& block, const Tensor& x, int64_t rows,
+               int64_t columns, const Pattern& pattern) const;
     /// Heads (batch, tokens, heads, head_dim) of normed tokens.
     Tensor attention(vk::Stream& stream, const Block& block, const Tensor& h,
                      const RopeOptions& rope, const Pattern& pattern) const;
