@@ -67,13 +67,9 @@ std::unique_ptr<BackboneAttention> load_backbone_attention(const nlohmann::json&
 
 namespace attentions {
 
-Tensor pad_grid(vk::Stream& stream, const Tensor& x, int64_t rows, int64_t columns) {
+Tensor fit_grid(vk::Stream& stream, const Tensor& x, int64_t rows, int64_t columns) {
     if (x.dim(1) == rows && x.dim(2) == columns) return x;
     return crop_grid(stream, x, 0, 0, rows, columns);
-}
-
-Tensor cut_grid(vk::Stream& stream, const Tensor& x, int64_t rows, int64_t columns) {
-    return pad_grid(stream, x, rows, columns);
 }
 
 Tensor heads_of_grid(const Tensor& x, int64_t heads, int64_t part, int64_t parts) {

@@ -22,7 +22,7 @@ class BiFormer : public BackboneAttention {
 
     Tensor forward(vk::Stream& stream, const Tensor& x, const Tensor& residual) const override {
         const int64_t rows = round_up(x.dim(1), regions_), columns = round_up(x.dim(2), regions_);
-        const Tensor whole = pad_grid(stream, x, rows, columns);
+        const Tensor whole = fit_grid(stream, x, rows, columns);
         const Tensor qkv = linear(stream, whole, qkv_);
         const auto part = [&](int64_t i) { return heads_of_grid(qkv, heads_, i, 3); };
         const auto u = [](int64_t n) { return static_cast<uint32_t>(n); };
@@ -36,7 +36,7 @@ class BiFormer : public BackboneAttention {
         const Tensor sum =
             depthwise_conv2d(stream, qkv.columns(2 * width, width), local_.weight,
                              {.bias = local_.bias, .residual = o.reshape(whole.shape())});
-        return linear_residual(stream, cut_grid(stream, sum, x.dim(1), x.dim(2)), out_, residual);
+        return linear_residual(stream, fit_grid(stream, sum, x.dim(1), x.dim(2)), out_, residual);
     }
 
   private:

@@ -50,7 +50,7 @@ class Cascaded : public BackboneAttention {
         const int64_t w = window_, rows = round_up(x.dim(1), w), columns = round_up(x.dim(2), w);
         const int64_t heads = std::ssize(heads_), width = x.dim(3) / heads;
         const int64_t down = x.dim(0) * rows / w, across = columns / w, windows = down * across;
-        const Tensor whole = pad_grid(stream, x, rows, columns);
+        const Tensor whole = fit_grid(stream, x, rows, columns);
         const Tensor shares =
             permute(stream, whole.reshape({down, w, across, w, heads, width}), {4, 0, 2, 1, 3, 5})
                 .reshape({heads, windows, w, w, width});
@@ -64,7 +64,7 @@ class Cascaded : public BackboneAttention {
         const Tensor grid =
             permute(stream, outputs.reshape({heads, down, across, w, w, width}), {1, 3, 2, 4, 0, 5})
                 .reshape(whole.shape());
-        return gemm(stream, cut_grid(stream, grid, x.dim(1), x.dim(2)), out_.weight,
+        return gemm(stream, fit_grid(stream, grid, x.dim(1), x.dim(2)), out_.weight,
                     {.bias = out_.bias,
                      .gate = {},
                      .residual = residual,

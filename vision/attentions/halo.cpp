@@ -46,7 +46,7 @@ class Halo : public BackboneAttention {
         const int64_t rows = round_up(x.dim(1), block_), columns = round_up(x.dim(2), block_);
         const int64_t down = rows / block_, across = columns / block_;
         const int64_t blocks = batch * down * across;
-        const Tensor q = queries(stream, linear(stream, pad_grid(stream, x, rows, columns), q_));
+        const Tensor q = queries(stream, linear(stream, fit_grid(stream, x, rows, columns), q_));
 
         // Keys and values are padded, not tokens: beyond the border both are 0, and seen.
         const int64_t wide = columns + 2 * rim_, high = rows + 2 * rim_;
@@ -63,7 +63,7 @@ class Halo : public BackboneAttention {
         const Tensor grid = permute(stream, o.reshape({batch, down, across, block_, block_, width}),
                                     {0, 1, 3, 2, 4, 5})
                                 .reshape({batch, rows, columns, width});
-        return linear_residual(stream, cut_grid(stream, grid, x.dim(1), x.dim(2)), out_, residual);
+        return linear_residual(stream, fit_grid(stream, grid, x.dim(1), x.dim(2)), out_, residual);
     }
 
   private:

@@ -31,7 +31,7 @@ class HiLo : public BackboneAttention {
 
     Tensor forward(vk::Stream& stream, const Tensor& x, const Tensor& residual) const override {
         const int64_t rows = round_up(x.dim(1), window_), columns = round_up(x.dim(2), window_);
-        const Tensor whole = pad_grid(stream, x, rows, columns);
+        const Tensor whole = fit_grid(stream, x, rows, columns);
         if (high_heads_ == 0)
             return linear_residual(stream, low(stream, x, whole), low_out_, residual);
         if (low_heads_ == 0)
@@ -52,7 +52,7 @@ class HiLo : public BackboneAttention {
             {.shape = {static_cast<uint32_t>(whole.dim(1)), static_cast<uint32_t>(whole.dim(2))}},
             {.window = {side, side}, .stride = {side, side}});
         const Tensor o = attend(stream, part(0), part(1), part(2), inside);
-        return cut_grid(stream,
+        return fit_grid(stream,
                         o.reshape({whole.dim(0), whole.dim(1), whole.dim(2), qkv.dim(3) / 3}),
                         x.dim(1), x.dim(2));
     }

@@ -33,10 +33,8 @@ inline int64_t round_up(int64_t n, int64_t step) {
     return (n + step - 1) / step * step;
 }
 
-/// x with zeros below and to the right of it, as rows × columns.
-Tensor pad_grid(vk::Stream& stream, const Tensor& x, int64_t rows, int64_t columns);
-/// The first rows × columns of x.
-Tensor cut_grid(vk::Stream& stream, const Tensor& x, int64_t rows, int64_t columns);
+/// The first rows × columns tokens of x, zeros where it has fewer.
+Tensor fit_grid(vk::Stream& stream, const Tensor& x, int64_t rows, int64_t columns);
 
 /// (batch, rows, columns, width) as heads of tokens, a view: part `part` of `parts`.
 Tensor heads_of_grid(const Tensor& x, int64_t heads, int64_t part = 0, int64_t parts = 1);
