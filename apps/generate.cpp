@@ -89,7 +89,7 @@ void run(const CLI::App& command, Options options, Host& host) {
             progress.update(done, total);
         };
         request.on_preview = [&](int, const std::vector<Image>& previews) {
-            save_png(preview_path, tile_images(previews, static_cast<int>(previews.size())), {});
+            save_png(preview_path, tile_images(previews, static_cast<int>(previews.size())));
         };
         images = TextToImage::run(stream, model, request);
     }

@@ -69,12 +69,6 @@ Mask hole_of(const Options& options, const Image& picture) {
     return hole;
 }
 
-Image picture_of(const Mask& mask) {
-    Image image{mask.width, mask.height, {}};
-    for (const uint8_t hole : mask.hole) image.rgb.insert(image.rgb.end(), 3, hole);
-    return image;
-}
-
 void dry_run(vk::Stream& stream, const Model& model, const Options& options,
              const Inpaint::Request& request) {
     const Image& picture = request.jobs[0].picture;
@@ -172,7 +166,7 @@ void run(const CLI::App& command, Options options, Host& host) {
         };
         if (options.preview > 0)
             request.on_preview = [&](const std::vector<Image>& tiles) {
-                save_png(preview_path, tile_images(tiles, static_cast<int>(tiles.size())), {});
+                save_png(preview_path, tile_images(tiles, static_cast<int>(tiles.size())));
             };
         results = Inpaint::run(stream, model, request);
     }

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "pipelines/segment.h"
 #include "pipelines/text_to_image.h"
 
 /// What a command works on, and for whom: alone, or as a job of `fovea batch`.
@@ -23,11 +24,13 @@ class Session {
     vk::Stream& stream() { return stream_; }
     /// As find_model() and choose_precision(); loaded once.
     const Model& model(const std::string& folder, const std::string& precision);
+    const SegmentModel& segment_model(const std::string& folder, const std::string& precision);
 
   private:
     vk::Device device_;
     vk::Stream stream_;
     std::map<std::pair<std::string, DType>, std::unique_ptr<Model>> models_;
+    std::map<std::pair<std::string, DType>, std::unique_ptr<SegmentModel>> segment_models_;
 };
 
 /// A picture that fovea generate would draw; others that differ in prompt and seed alone can be

@@ -13,7 +13,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// FNV-1a over 8-byte words: tells models apart, no defence against forgery.
+constexpr std::array kWeightFiles{"autoencoder.safetensors", "text.safetensors", "dit.safetensors"};
+
+}  // namespace
+
+// FNV-1a over 8-byte words.
 std::string hash_files(const fs::path& folder, std::span<const char* const> names) {
     uint64_t hash = 0xcbf29ce484222325u;
     std::vector<char> block(1 << 20);
@@ -32,10 +36,6 @@ std::string hash_files(const fs::path& folder, std::span<const char* const> name
     }
     return fmt::format("{:016x}", hash);
 }
-
-constexpr std::array kWeightFiles{"autoencoder.safetensors", "text.safetensors", "dit.safetensors"};
-
-}  // namespace
 
 Model Model::load(vk::Stream& stream, const fs::path& folder, DType dtype) {
     const auto open = [&](const char* name) { return Weights::open(folder / name); };

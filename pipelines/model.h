@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct Model {
 
     static Model load(vk::Stream& stream, const std::filesystem::path& folder, DType dtype);
 };
+
+/// 16 hex digits of files' bytes: tells models apart, no defence against forgery. Throws Error for
+/// one that is missing.
+std::string hash_files(const std::filesystem::path& folder, std::span<const char* const> names);
 
 /// The folder asked for, else FOVEA_MODEL, else the default model beside the program or in its
 /// source tree. Throws Error that lists where it looked.

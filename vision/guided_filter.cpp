@@ -4,6 +4,7 @@
 #include <array>
 
 #include "backend/error.h"
+#include "vision/linear.h"
 
 namespace fovea {
 namespace {
@@ -53,8 +54,8 @@ Vector solve(const std::array<Vector, 3>& rows, const Vector& right) {
 
 }  // namespace
 
-std::vector<float> guided_filter(const Image& picture, const std::vector<float>& map, int radius,
-                                 float epsilon) {
+GuidedMap::GuidedMap(const Image& picture, const std::vector<float>& map, int radius, float epsilon)
+    : width_(picture.width), height_(picture.height) {
     const size_t pixels = map.size();
     require(pixels * 3 == picture.rgb.size() && radius >= 0 && epsilon > 0,
             "[filter] {} values for a picture of {}x{}, radius {}, epsilon {} found", pixels,
@@ -75,8 +76,7 @@ std::vector<float> guided_filter(const Image& picture, const std::vector<float>&
             squares[c][d] = squares[d][c] =
                 mean([&](size_t i) { return color(i, c) * color(i, d); });
     }
-    std::array<Plane, 4> line;  // of each square: slopes, then what is left
-    for (auto& plane : line) plane.resize(pixels);
+    for (auto& plane : line_) plane.resize(pixels);
     for (size_t i = 0; i < pixels; ++i) {
         std::array<Vector, 3> rows;
         Vector right;
@@ -87,20 +87,34 @@ std::vector<float> guided_filter(const Image& picture, const std::vector<float>&
                              (c == d ? double{epsilon} : 0.0);
         }
         const Vector slopes = solve(rows, right);
-        line[3][i] = p[i];
+        line_[3][i] = p[i];
         for (size_t c = 0; c < 3; ++c) {
-            line[c][i] = slopes[c];
-            line[3][i] -= slopes[c] * of_color[c][i];
+            line_[c][i] = slopes[c];
+            line_[3][i] -= slopes[c] * of_color[c][i];
         }
     }
-    for (auto& plane : line) plane = mean_around(plane, picture.width, picture.height, radius);
-    std::vector<float> result(pixels);
-    for (size_t i = 0; i < pixels; ++i) {
-        double sum = line[3][i];
-        for (size_t c = 0; c < 3; ++c) sum += line[c][i] * color(i, c);
-        result[i] = static_cast<float>(sum);
-    }
+    for (auto& plane : line_) plane = mean_around(plane, picture.width, picture.height, radius);
+}
+
+std::vector<float> GuidedMap::draw(const Image& picture) const {
+    const auto across = linear_places(picture.width, width_),
+               down = linear_places(picture.height, height_);
+    const auto width = static_cast<size_t>(width_);
+    std::vector<float> result;
+    result.reserve(picture.rgb.size() / 3);
+    for (const LinearPlace& y : down)
+        for (const LinearPlace& x : across) {
+            double sum = sample(line_[3], width, x, y);
+            for (size_t c = 0; c < 3; ++c)
+                sum += sample(line_[c], width, x, y) * picture.rgb[3 * result.size() + c];
+            result.push_back(static_cast<float>(sum));
+        }
     return result;
+}
+
+std::vector<float> guided_filter(const Image& picture, const std::vector<float>& map, int radius,
+                                 float epsilon) {
+    return GuidedMap(picture, map, radius, epsilon).draw(picture);
 }
 
 }  // namespace fovea

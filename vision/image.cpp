@@ -97,6 +97,24 @@ Decoded decode(std::span<const std::byte> bytes, const std::string& name) {
     return image;
 }
 
+uint8_t to_byte(float value) {
+    const float clamped = value > 0 ? std::min(value, 1.0f) : 0.0f;  // NaN too
+    return static_cast<uint8_t>(clamped * 255.0f + 0.5f);
+}
+
+std::vector<std::byte> encode(int width, int height, int channels,
+                              const std::vector<uint8_t>& pixels, const PngText& text) {
+    std::vector<std::byte> png;
+    const auto append = [](void* out, void* data, int size) {
+        const auto* bytes = static_cast<const std::byte*>(data);
+        static_cast<std::vector<std::byte>*>(out)->assign(bytes, bytes + size);
+    };
+    const int done = stbi_write_png_to_func(append, &png, width, height, channels, pixels.data(),
+                                            channels * width);
+    require(done != 0, "[save_png] out of memory for {}x{} pixels", width, height);
+    return text.empty() ? png : insert_png_text(png, text);
+}
+
 }  // namespace
 
 Image decode_image(std::span<const std::byte> bytes, const std::string& name) {
@@ -134,24 +152,26 @@ std::vector<float> load_opacity(const std::filesystem::path& path) {
 std::vector<std::byte> encode_png(const Image& image, const PngText& text) {
     check("save_png", image);
     std::vector<uint8_t> pixels(image.rgb.size());
-    std::transform(image.rgb.begin(), image.rgb.end(), pixels.begin(), [](float value) {
-        const float clamped = value > 0 ? std::min(value, 1.0f) : 0.0f;  // NaN too
-        return static_cast<uint8_t>(clamped * 255.0f + 0.5f);
-    });
-    std::vector<std::byte> png;
-    const auto append = [](void* out, void* data, int size) {
-        const auto* bytes = static_cast<const std::byte*>(data);
-        static_cast<std::vector<std::byte>*>(out)->assign(bytes, bytes + size);
-    };
-    const int done = stbi_write_png_to_func(append, &png, image.width, image.height, 3,
-                                            pixels.data(), 3 * image.width);
-    require(done != 0, "[save_png] out of memory for {}x{} pixels", image.width, image.height);
-    if (!text.empty()) png = insert_png_text(png, text);
-    return png;
+    std::transform(image.rgb.begin(), image.rgb.end(), pixels.begin(), to_byte);
+    return encode(image.width, image.height, 3, pixels, text);
 }
 
 void save_png(const std::filesystem::path& path, const Image& image, const PngText& text) {
     write_file(path, encode_png(image, text));
+}
+
+void save_png(const std::filesystem::path& path, const Image& image,
+              const std::vector<float>& opacity, const PngText& text) {
+    check("save_png", image);
+    require(opacity.size() == pixel_count(image), "[save_png] opacity of {} pixels, expected {}",
+            opacity.size(), pixel_count(image));
+    std::vector<uint8_t> pixels;
+    pixels.reserve(4 * opacity.size());
+    for (size_t i = 0; i < opacity.size(); ++i) {
+        for (size_t c = 0; c < 3; ++c) pixels.push_back(to_byte(image.rgb[3 * i + c]));
+        pixels.push_back(to_byte(opacity[i]));
+    }
+    write_file(path, encode(image.width, image.height, 4, pixels, text));
 }
 
 PngText read_png_text(const std::filesystem::path& path) {

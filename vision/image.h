@@ -35,7 +35,10 @@ std::vector<float> load_opacity(const std::filesystem::path& path);
 /// of 255 steps. The text travels in the file (see png_text.h). Atomic: see write_file. Throws
 /// Error.
 void save_png(const std::filesystem::path& path, const Image& image, const PngText& text = {});
-/// The same to memory.
+/// The same with opacity, (height, width) in [0, 1], rounded likewise.
+void save_png(const std::filesystem::path& path, const Image& image,
+              const std::vector<float>& opacity, const PngText& text = {});
+/// The first to memory.
 std::vector<std::byte> encode_png(const Image& image, const PngText& text = {});
 /// The text of a PNG file. Throws Error.
 PngText read_png_text(const std::filesystem::path& path);

@@ -91,6 +91,13 @@ Mask mask_of(const Box& box, int width, int height) {
     return mask;
 }
 
+Image picture_of(const Mask& mask) {
+    Image image{mask.width, mask.height, {}};
+    image.rgb.reserve(3 * mask.hole.size());
+    for (const uint8_t hole : mask.hole) image.rgb.insert(image.rgb.end(), 3, hole);
+    return image;
+}
+
 HoleParts parts_of(const Mask& mask) {
     HoleParts parts{.boxes = {}, .part = std::vector<int32_t>(mask.hole.size(), -1)};
     std::vector<size_t> open;  // pixels whose neighbours are not looked at yet

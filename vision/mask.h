@@ -41,6 +41,9 @@ Mask mask_of(const std::vector<float>& opacity, int width, int height);
 /// The part of a box that lies in the picture.
 Mask mask_of(const Box& box, int width, int height);
 
+/// White where the hole is, else black.
+Image picture_of(const Mask& mask);
+
 /// Parts of the hole that touch nowhere, not even at corners, in the order of their first pixels.
 struct HoleParts {
     std::vector<Box> boxes;

@@ -1,0 +1,450 @@
+#include "pipelines/segment.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <sstream>
+
+#include "apps/app.h"
+#include "apps/generation.h"
+#include "apps/segment_draw.h"
+#include "apps/session.h"
+#include "backend/error.h"
+#include "pipelines/segment_clip.h"
+#include "vision/file.h"
+#include "vision/video.h"
+
+namespace fovea::apps {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr int kNothingFound = 3;  // exit code
+
+struct Options {
+    std::string input, words, box, output, overlay, cutout, json_file;
+    std::vector<std::string> points, negatives;
+    std::string device, precision = "auto", model;
+    int frame = 0, grid = 16;
+    bool everything = false, interactive = false, json = false;
+};
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// "120,80" → numbers.
+std::vector<float> numbers(const std::string& what, const std::string& text, size_t count,
+                           const char* example) {
+    std::vector<float> values;
+    std::istringstream in(text);
+    std::string part;
+    bool good = !text.empty() && text.back() != ',';
+    while (good && std::getline(in, part, ',')) {
+        char* end = nullptr;
+        values.push_back(std::strtof(part.c_str(), &end));
+        good = !part.empty() && *end == 0 && std::isfinite(values.back());
+    }
+    require(good && values.size() % count == 0,
+            "[segment] {} {} found, expected pixels from the upper left as in {}", what, text,
+            example);
+    return values;
+}
+
+// A pixel is asked about at its centre.
+void add_points(SegmentPrompt& prompt, const std::string& what, const std::string& text,
+                bool positive) {
+    const auto values = numbers(what, text, 2, "120,80");
+    for (size_t i = 0; i < values.size(); i += 2)
+        prompt.points.push_back(
+            {.x = values[i] + 0.5f, .y = values[i + 1] + 0.5f, .positive = positive});
+}
+
+void set_box(SegmentPrompt& prompt, const std::string& what, const std::string& text) {
+    const auto values = numbers(what, text, 4, "40,40,200,200");
+    require(values.size() == 4 && !prompt.box,
+            "[segment] {} {} found, expected one LEFT,TOP,RIGHT,BOTTOM", what, text);
+    prompt.box = {.left = values[0], .top = values[1], .right = values[2], .bottom = values[3]};
+}
+
+SegmentPrompt prompt_of(const Options& options) {
+    SegmentPrompt prompt;
+    for (const auto& text : options.points) add_points(prompt, "--point", text, true);
+    for (const auto& text : options.negatives) add_points(prompt, "--negative", text, false);
+    if (!options.box.empty()) set_box(prompt, "--box", options.box);
+    prompt.words = options.words;
+    return prompt;
+}
+
+/// "point 120,80 box 10,10,200,200", "words the red apple", "correct negative 30,40"; of
+/// `earlier`, the last prompt with its answer, corrections go on.
+SegmentPrompt read_prompt(const std::string& line, const SegmentPrompt& earlier) {
+    SegmentPrompt prompt;
+    std::istringstream in(line);
+    std::string word, value;
+    while (in >> word) {
+        if (word == "correct") {
+            require(earlier.earlier.has_value(),
+                    "[segment] correct: there is no answer to correct");
+            prompt = earlier;
+        } else if (word == "words") {
+            std::getline(in >> std::ws, prompt.words);
+        } else if ((word == "point" || word == "negative" || word == "box") && in >> value) {
+            if (word == "box")
+                set_box(prompt, word, value);
+            else
+                add_points(prompt, word, value, word == "point");
+        } else {
+            fail(
+                "[segment] \"{}\" found, expected point X,Y; negative X,Y; box L,T,R,B; words "
+                "WORDS; correct and one of these; save FILE.png; quit",
+                line);
+        }
+    }
+    return prompt;
+}
+
+// By its name: what load_image() reads is a picture.
+bool is_clip(const std::string& path) {
+    std::string extension = fs::path(path).extension().string();
+    std::transform(extension.begin(), extension.end(), extension.begin(),
+                   [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+    const bool picture = extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+    return fs::is_directory(path) || !picture || path.find('%') != std::string::npos;
+}
+
+void check_outputs(const Options& options, bool clip) {
+    require(fs::exists(options.input) || options.input.find('%') != std::string::npos,
+            "[segment] there is no {}", options.input);
+    for (const auto& [name, path] : {std::pair{"-o", options.output},
+                                     {"--overlay", options.overlay},
+                                     {"--cutout", options.cutout}}) {
+        if (path.empty()) continue;
+        require_folder_of("segment", name, path);
+        if (clip)
+            video_format(path);
+        else
+            require(path.ends_with(".png"), "[segment] {} {} found, expected a .png file", name,
+                    path);
+    }
+    require_folder_of("segment", "--json-file", options.json_file);
+    require(!clip || options.cutout.empty(),
+            "[segment] --cutout is for pictures; of a clip: --overlay, -o");
+    require(!clip || (!options.everything && !options.interactive),
+            "[segment] {} is for pictures, {} is a clip",
+            options.everything ? "--everything" : "--interactive", options.input);
+    require(clip || options.frame == 0, "[segment] --frame {} found, but {} is a picture",
+            options.frame, options.input);
+    const bool prompt = !options.points.empty() || !options.negatives.empty() ||
+                        !options.box.empty() || !options.words.empty();
+    require(!options.everything || !prompt,
+            "[segment] --everything asks for no thing in particular: leave out points, box, words");
+    require(!options.interactive ||
+                (!prompt && !options.everything && options.output.empty() &&
+                 options.overlay.empty() && options.cutout.empty() && options.json_file.empty()),
+            "[segment] --interactive takes its prompts from standard input, one a line, and writes "
+            "no files but by \"save\"");
+}
+
+// Beside the input: NAME-mask and its extension.
+std::string default_output(const std::string& input, bool clip) {
+    fs::path path(input);
+    if (!path.has_filename()) path = path.parent_path();
+    if (!clip) return (path.parent_path() / (path.stem().string() + "-mask.png")).string();
+    if (fs::is_directory(path) || input.find('%') != std::string::npos)
+        return path.parent_path() /
+               ((fs::is_directory(path) ? path.filename().string() : "frames") + "-mask/");
+    const std::string extension = path.extension() == ".gif" || path.extension() == ".webp"
+                                      ? path.extension().string()
+                                      : ".mp4";
+    return (path.parent_path() / (path.stem().string() + "-mask" + extension)).string();
+}
+
+Json settings_of(const Options& options, const SegmentModel& model, const vk::DeviceInfo& device) {
+    Json json{{"command", "segment"},
+              {"picture", options.input},
+              {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
+              {"model", model.hash},
+              {"device", device.name},
+              {"driver", device.driver},
+              {"version", kVersion}};
+    if (!options.words.empty()) json["words"] = options.words;
+    if (!options.points.empty()) json["points"] = options.points;
+    if (!options.negatives.empty()) json["negatives"] = options.negatives;
+    if (!options.box.empty()) json["box"] = options.box;
+    if (options.everything) json["everything"] = true;
+    return json;
+}
+
+[[noreturn]] void say_nothing_found(const Options& options, const Host& host) {
+    const std::string text = fmt::format("[segment] nothing found in {}", options.input);
+    if (host.quiet()) throw Error(text);
+    if (options.json)
+        fmt::print("{}\n", Json{{"picture", options.input}, {"segments", Json::array()}}.dump(2));
+    fmt::print(stderr, "fovea: {}, nothing written\n", text);
+    throw CLI::RuntimeError(kNothingFound);
+}
+
+/// What both kinds of input end with.
+struct Finish {
+    const Options& options;
+    const Host& host;
+    Session& session;
+    Clock::time_point start;
+    std::vector<std::string> files;
+    std::string text;
+
+    void operator()(Json json) const {
+        json["files"] = files;
+        json["seconds"] = seconds_since(start);
+        json["peak_device_bytes"] = session.device().peak_allocated();
+        const std::string dump = json.dump(2) + "\n";
+        if (!options.json_file.empty())
+            write_file(options.json_file, std::as_bytes(std::span(dump)));
+        if (host.quiet()) return;
+        if (options.json) {
+            fmt::print("{}", dump);
+            return;
+        }
+        for (const auto& file : files) fmt::print("{}\n", file);
+        fmt::print(stderr, "{}{} on {}\n", text, duration_text(seconds_since(start)),
+                   session.device().info().name);
+    }
+};
+
+void run_picture(const Options& options, Host& host, Session& session, const SegmentModel& model,
+                 Image image, Clock::time_point start) {
+    SegmentedPicture picture(session.stream(), model, std::move(image));
+    std::vector<Segment> segments;
+    if (options.everything) {
+        Progress progress("segment", !host.quiet());
+        segments = picture.everything(
+            {.grid = options.grid,
+             .on_step = [&](int done, int total) { progress.update(done, total); },
+             .cancel = host.cancel()});
+    } else if (auto found = picture.ask(prompt_of(options))) {
+        segments.push_back(std::move(*found));
+    }
+    if (segments.empty()) say_nothing_found(options, host);
+
+    const Image& shown = picture.picture();
+    Json json = settings_of(options, model, session.device().info());
+    const PngText text{{kSettingsName, json.dump()}};
+    Finish finish{options, host, session, start, {}, {}};
+    if (!options.output.empty()) {
+        save_png(options.output, draw_masks(segments, shown.width, shown.height), text);
+        finish.files.push_back(options.output);
+    }
+    if (!options.overlay.empty()) {
+        save_png(options.overlay, draw_overlay(shown, segments), text);
+        finish.files.push_back(options.overlay);
+    }
+    for (size_t i = 0; !options.cutout.empty() && i < segments.size(); ++i) {
+        const auto path =
+            options.everything
+                ? fmt::format("{}-{}.png", options.cutout.substr(0, options.cutout.size() - 4),
+                              i + 1)
+                : options.cutout;
+        save_png(path, shown, segments[i].opacity, text);
+        finish.files.push_back(path);
+    }
+    json["width"] = shown.width;
+    json["height"] = shown.height;
+    json["segments"] = Json::array();
+    for (const auto& segment : segments) {
+        json["segments"].push_back(to_json(segment));
+        finish.text += to_text(segment) + "\n";
+    }
+    finish(std::move(json));
+}
+
+void run_clip(const Options& options, Host& host, Session& session, const SegmentModel& model,
+              const Clip& clip, Clock::time_point start) {
+    std::vector<std::optional<Segment>> found;
+    {
+        Progress progress("segment", !host.quiet());
+        found =
+            SegmentClip::run(session.stream(), model, clip.frames,
+                             {.prompt = prompt_of(options),
+                              .frame = options.frame,
+                              .on_step = [&](int done, int total) { progress.update(done, total); },
+                              .cancel = host.cancel()});
+    }
+    const auto seen = std::count_if(found.begin(), found.end(),
+                                    [](const auto& segment) { return segment.has_value(); });
+    if (seen == 0) say_nothing_found(options, host);
+    Json json = settings_of(options, model, session.device().info());
+    json["frame"] = options.frame;
+    Clip masks{.frames = {}, .fps = clip.fps, .text = json.dump()}, overlays = masks;
+    json["width"] = clip.frames[0].width;
+    json["height"] = clip.frames[0].height;
+    json["frames"] = Json::array();
+    for (size_t i = 0; i < found.size(); ++i) {
+        std::vector<Segment> segments;
+        if (found[i]) segments.push_back(std::move(*found[i]));
+        const Image& frame = clip.frames[i];
+        json["frames"].push_back(segments.empty() ? Json() : to_json(segments[0]));
+        if (!options.output.empty())
+            masks.frames.push_back(draw_masks(segments, frame.width, frame.height));
+        if (!options.overlay.empty()) overlays.frames.push_back(draw_overlay(frame, segments));
+    }
+    Finish finish{options, host, session, start, {}, {}};
+    for (const auto& [path, made] :
+         {std::pair{options.output, &masks}, {options.overlay, &overlays}})
+        if (!path.empty()) {
+            save_video(path, *made);
+            finish.files.push_back(path);
+        }
+    finish.text = fmt::format("seen in {} of {} frames\n", seen, found.size());
+    finish(std::move(json));
+}
+
+void run_interactive(const Options& options, Session& session, const SegmentModel& model,
+                     Image image, Clock::time_point start) {
+    SegmentedPicture picture(session.stream(), model, std::move(image));
+    const auto say = [](const Json& json) {
+        fmt::print("{}\n", json.dump());
+        std::fflush(stdout);
+    };
+    picture.whole();
+    session.stream().wait();
+    say({{"picture", options.input},
+         {"width", picture.picture().width},
+         {"height", picture.picture().height},
+         {"seconds", seconds_since(start)}});
+    const auto last = std::make_unique<SegmentPrompt>();
+    std::optional<Segment> answer;
+    std::string line;
+    while (!interrupted() && std::getline(std::cin, line) && line != "quit") {
+        if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+        const auto begin = Clock::now();
+        try {
+            if (line.starts_with("save ")) {
+                const std::string path = line.substr(5);
+                require(answer.has_value(), "[segment] save: there is no answer to save");
+                require(path.ends_with(".png"), "[segment] save {} found, expected a .png file",
+                        path);
+                save_png(path, picture_of(answer->mask()));
+                say({{"file", path}});
+                continue;
+            }
+            *last = read_prompt(line, *last);
+            answer = picture.ask(*last);
+            Json json = answer ? to_json(*answer) : Json::object();
+            json["found"] = answer.has_value();
+            json["seconds"] = seconds_since(begin);
+            say(json);
+            last->earlier.reset();
+            if (answer) last->earlier = answer->first;
+        } catch (const DeviceLost&) {
+            throw;
+        } catch (const Error& error) {
+            say({{"error", error.what()}});
+        }
+    }
+}
+
+void run(Options options, Host& host) {
+    const auto start = Clock::now();
+    require(!options.input.empty(),
+            "[segment] no picture; try fovea segment photo.png --point 120,80");
+    const bool clip = is_clip(options.input);
+    check_outputs(options, clip);
+    const SegmentPrompt prompt = prompt_of(options);
+    require(options.everything || options.interactive || !prompt.empty(),
+            "[segment] nothing asked: give a point on the thing, a box around it, words, or "
+            "--everything");
+    if (options.output.empty() && options.overlay.empty() && options.cutout.empty() &&
+        options.json_file.empty() && !options.json)
+        options.output = default_output(options.input, clip);
+    Clip frames;
+    if (clip)
+        frames = load_video(options.input);
+    else
+        frames.frames.push_back(load_image(options.input));
+    const Image& first = frames.frames.at(0);
+    if (!options.everything && !options.interactive) validate(prompt, first.width, first.height);
+
+    Session& session = host.open(options.device);
+    const SegmentModel& model = session.segment_model(options.model, options.precision);
+    if (options.interactive)
+        run_interactive(options, session, model, std::move(frames.frames[0]), start);
+    else if (clip)
+        run_clip(options, host, session, model, frames, start);
+    else
+        run_picture(options, host, session, model, std::move(frames.frames[0]), start);
+}
+
+}  // namespace
+
+void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
+    auto* command =
+        app.add_subcommand("segment", "Cut things out of pictures and clips: click, box or say it");
+    auto options = std::make_shared<Options>();
+    command->footer(
+        "Examples:\n"
+        "  fovea segment photo.png --point 120,80                 photo-mask.png: white is the "
+        "thing\n"
+        "  fovea segment photo.png --box 40,40,200,200 --cutout thing.png      what is around is "
+        "transparent\n"
+        "  fovea segment photo.png \"the rocket\" --overlay seen.png\n"
+        "  fovea segment photo.png --point 120,80 --negative 30,40             this, but not that\n"
+        "  fovea segment photo.png --everything --overlay all.png --json > all.json\n"
+        "  fovea segment clip.mp4 --point 120,80 --frame 10 --overlay followed.mp4\n"
+        "  printf 'point 120,80\\ncorrect negative 30,40\\nwords the cat\\nquit\\n' | fovea "
+        "segment "
+        "photo.png --interactive\n"
+        "\n"
+        "--json and --json-file hold score, area, box and COCO's run-length encoding of every "
+        "thing (of\n"
+        "a clip: of every frame). --interactive reads the picture once and then prompts, one a "
+        "line:\n"
+        "point X,Y; negative X,Y; box L,T,R,B; words WORDS; several of these together; correct and "
+        "more\n"
+        "of these, to better the last answer; save FILE.png; quit. It answers in lines of JSON.\n"
+        "Exit code 3: nothing was found, and nothing written. docs/segmentation.md");
+    command->add_option("picture", options->input,
+                        "PNG or JPEG, or a clip: MP4, WebP, GIF, a folder of frames");
+    command->add_option("words", options->words, "What the thing is called");
+    command
+        ->add_option("--point", options->points,
+                     "X,Y in pixels from the upper left: on the thing; may be repeated")
+        ->allow_extra_args(false);
+    command->add_option("--negative", options->negatives, "X,Y beside the thing; may be repeated")
+        ->allow_extra_args(false);
+    command->add_option("--box", options->box, "LEFT,TOP,RIGHT,BOTTOM around the thing");
+    command->add_flag("--everything", options->everything, "All things in the picture");
+    command->add_option("--grid", options->grid, "Points along a side for --everything")
+        ->check(CLI::Range(1, 64))
+        ->capture_default_str();
+    command
+        ->add_option("--frame", options->frame,
+                     "Of a clip: the frame, from 0, that the prompt is about")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command->add_flag("--interactive", options->interactive,
+                      "Prompts from standard input, answers as lines of JSON");
+    command->add_option(
+        "-o,--output,--mask", options->output,
+        "The mask, a .png file, or of a clip a clip; default, where nothing else is "
+        "asked for: NAME-mask beside the input");
+    command->add_option("--overlay", options->overlay, "The thing in colour, all else darker");
+    command->add_option("--cutout", options->cutout,
+                        "The picture, transparent around the thing (.png); of several NAME-1.png, "
+                        "NAME-2.png …");
+    command->add_flag("--json", options->json, "Results as JSON on standard output");
+    command->add_option("--json-file", options->json_file, "The same to a file");
+    command->add_option("--device", options->device, "Index or name of a device (fovea info)");
+    command->add_option("--precision", options->precision, "auto, fp16 or fp32")
+        ->capture_default_str();
+    command->add_option("--model", options->model, "Model folder");
+    command->callback([options, host] { run(*options, *host); });
+}
+
+}  // namespace fovea::apps

@@ -1,0 +1,292 @@
+#include "pipelines/segment.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "backend/error.h"
+#include "backend/log.h"
+#include "pipelines/denoise.h"
+#include "pipelines/model.h"
+#include "vision/guided_filter.h"
+
+namespace fovea {
+namespace {
+
+constexpr std::array kWeightFiles{"text.safetensors", "segment.safetensors"};
+
+// A closer look begins at a window of so many times the thing's sides …
+constexpr double kMargin = 1.4;
+// … is worth it where it shows the thing so much larger …
+constexpr double kGain = 1.3;
+constexpr int kLooks = 3;  // … and is repeated while that is so, at most so often.
+constexpr int kLeastWindow = 32;
+constexpr size_t kKeptViews = 8;
+
+// Edges are drawn by the model's own view of 256 pixels, in which a value of a mask has four.
+constexpr int kEdgeRadius = 4;
+constexpr float kEdgeColor = 1e-3f;  // squared: colours that count as one
+
+constexpr int64_t kBatch = 16;  // prompts of a grid that are answered together
+constexpr float kStableLogit = 1;
+
+float iou(const std::vector<float>& a, float a_above, const std::vector<float>& b, float b_above) {
+    int64_t both = 0, either = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+        const bool in_a = a[i] > a_above, in_b = b[i] > b_above;
+        both += in_a && in_b;
+        either += in_a || in_b;
+    }
+    return either > 0 ? static_cast<float>(both) / static_cast<float>(either) : 1;
+}
+
+// Window of a ladder of sizes and places, so that a second prompt about a thing meets the first
+// one's.
+std::pair<int, int> side_around(int begin, int end, int window, int length) {
+    if (window >= length) return {0, length};
+    const int step = std::max(1, window / 16);
+    const int first = (begin + end - window) / 2 / step * step;
+    const int clamped = std::clamp(first, 0, length - window);
+    return {clamped, clamped + window};
+}
+
+int ladder(double least) {
+    double size = kLeastWindow;
+    while (size < least) size *= std::sqrt(std::sqrt(2.0));
+    return static_cast<int>(std::lround(size));
+}
+
+int longest(const Box& box) {
+    return std::max(box.width(), box.height());
+}
+
+}  // namespace
+
+SegmentModel SegmentModel::load(vk::Stream& stream, const std::filesystem::path& folder,
+                                DType dtype) {
+    const auto open = [&](const char* name) { return Weights::open(folder / name); };
+    SegmentModel model{.tokenizer = Tokenizer::open(folder / "vocabulary.txt"),
+                       .text = TextEncoder(stream, open("text.safetensors"), dtype),
+                       .segmenter = Segmenter(stream, open("segment.safetensors"), dtype),
+                       .hash = hash_files(folder, kWeightFiles),
+                       .dtype = dtype};
+    const auto& text = model.text.config();
+    const auto& segment = model.segmenter.config();
+    require(text.width == segment.text_width,
+            "[model] {}: segmentation expects text of width {}, the text encoder gives {}",
+            folder.string(), segment.text_width, text.width);
+    stream.submit();
+    log::info("segmentation model {} ({})", folder.string(), model.hash);
+    return model;
+}
+
+Mask Segment::mask() const {
+    Mask mask{.width = width, .height = height, .hole = {}};
+    mask.hole.reserve(opacity.size());
+    for (const float value : opacity) mask.hole.push_back(value >= 0.5f);
+    return mask;
+}
+
+void validate(const SegmentPrompt& prompt, int width, int height) {
+    require(!prompt.empty(),
+            "[segment] nothing asked: give a point on the thing, a box around it, or words");
+    const bool positive = std::any_of(prompt.points.begin(), prompt.points.end(),
+                                      [](const auto& point) { return point.positive; });
+    require(positive || prompt.box || !prompt.words.empty() || prompt.earlier,
+            "[segment] only points beside the thing: give one on it, a box or words as well");
+    for (const auto& point : prompt.points)
+        require(point.x >= 0 && point.x < static_cast<float>(width) && point.y >= 0 &&
+                    point.y < static_cast<float>(height),
+                "[segment] point {},{} lies outside the picture of {}×{}",
+                static_cast<int>(std::floor(point.x)), static_cast<int>(std::floor(point.y)), width,
+                height);
+    if (!prompt.box) return;
+    const auto& box = *prompt.box;
+    require(box.left < box.right && box.top < box.bottom,
+            "[segment] box {},{},{},{} is empty, expected LEFT,TOP,RIGHT,BOTTOM with right beyond "
+            "left and bottom beyond top",
+            box.left, box.top, box.right, box.bottom);
+    require(box.left >= 0 && box.top >= 0 && box.right <= static_cast<float>(width) &&
+                box.bottom <= static_cast<float>(height),
+            "[segment] box {},{},{},{} reaches out of the picture of {}×{}", box.left, box.top,
+            box.right, box.bottom, width, height);
+}
+
+Tensor encode_words(vk::Stream& stream, const SegmentModel& model, const std::string& words) {
+    const auto& config = model.text.config();
+    const auto tokens = model.tokenizer.encode(words, static_cast<int>(config.length));
+    if (!tokens.unknown.empty()) {
+        const auto& unknown = tokens.unknown[0];
+        std::string close;
+        for (const auto& word : unknown.suggestions) close += (close.empty() ? "" : ", ") + word;
+        fail("[segment] the model does not know the word \"{}\"{}", unknown.word,
+             close.empty() ? ": point at the thing, or draw a box around it"
+                           : "; close to it: " + close);
+    }
+    require(!tokens.words.empty(), "[segment] \"{}\" holds no word", words);
+    const auto states = to_host(stream, model.text.forward(stream, tokens.ids));
+    const auto width = static_cast<size_t>(config.width);
+    std::vector<float> mean(width);
+    for (size_t word = 0; word < tokens.words.size(); ++word)
+        for (size_t i = 0; i < width; ++i)
+            mean[i] += states[word * width + i] / static_cast<float>(tokens.words.size());
+    return upload(stream, mean, {1, config.width}, model.dtype);
+}
+
+SegmentedPicture::SegmentedPicture(vk::Stream& stream, const SegmentModel& model, Image picture)
+    : stream_(stream), model_(model), picture_(std::move(picture)) {}
+
+const SegmentView& SegmentedPicture::whole() {
+    if (!whole_)
+        whole_.emplace(stream_, model_.segmenter, picture_,
+                       Box{0, 0, picture_.width, picture_.height}, model_.dtype);
+    return *whole_;
+}
+
+std::shared_ptr<const SegmentView> SegmentedPicture::near(const Box& around) {
+    const int size = ladder(kMargin * longest(around));
+    const auto [left, right] = side_around(around.left, around.right, size, picture_.width);
+    const auto [top, bottom] = side_around(around.top, around.bottom, size, picture_.height);
+    const Box window{left, top, right, bottom};
+    const auto found = std::find_if(near_.begin(), near_.end(),
+                                    [&](const auto& view) { return view->window == window; });
+    auto view = found != near_.end()
+                    ? *found
+                    : std::make_shared<SegmentView>(stream_, model_.segmenter, picture_, window,
+                                                    model_.dtype);
+    if (found != near_.end()) near_.erase(found);
+    near_.push_back(view);
+    if (near_.size() > kKeptViews) near_.erase(near_.begin());
+    return view;
+}
+
+Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& answer) const {
+    const auto width = static_cast<size_t>(picture_.width);
+    Segment result{.width = picture_.width,
+                   .height = picture_.height,
+                   .opacity = std::vector<float>(picture_.rgb.size() / 3),
+                   .score = answer.score,
+                   .first = {}};
+    const Box& window = view.window;
+    const auto map = answer.probabilities(view.picture.width, view.picture.height);
+    const auto drawn =
+        GuidedMap(view.picture, map, kEdgeRadius, kEdgeColor).draw(crop(picture_, window));
+    for (int y = 0; y < window.height(); ++y)
+        for (int x = 0; x < window.width(); ++x)
+            result.opacity[static_cast<size_t>(y + window.top) * width +
+                           static_cast<size_t>(x + window.left)] =
+                std::clamp(drawn[static_cast<size_t>(y) * static_cast<size_t>(window.width()) +
+                                 static_cast<size_t>(x)],
+                           0.0f, 1.0f);
+    return result;
+}
+
+Segment SegmentedPicture::refine(const SegmentAnswer& first,
+                                 const std::vector<SegmentPrompt::Point>& points) {
+    SegmentAnswer best = first;
+    std::shared_ptr<const SegmentView> view;
+    for (int look = 0; look < kLooks; ++look) {
+        const Box box = *best.box();
+        const double wanted = ladder(kMargin * longest(box));
+        if (longest(best.window) < kGain * std::max(wanted, double{kLeastWindow})) break;
+        const auto closer = near(box);
+        SegmentPrompts prompts;
+        for (const auto& point : points)
+            if (point.x >= static_cast<float>(closer->window.left) &&
+                point.x < static_cast<float>(closer->window.right) &&
+                point.y >= static_cast<float>(closer->window.top) &&
+                point.y < static_cast<float>(closer->window.bottom))
+                prompts.points.push_back(closer->place(
+                    point.x, point.y,
+                    point.positive ? SegmentPoint::positive : SegmentPoint::negative));
+        prompts.points.push_back(closer->place(
+            static_cast<float>(box.left), static_cast<float>(box.top), SegmentPoint::corner_first));
+        prompts.points.push_back(closer->place(static_cast<float>(box.right),
+                                               static_cast<float>(box.bottom),
+                                               SegmentPoint::corner_last));
+        auto answer = answers(stream_, model_.segmenter, *closer, prompts, false).front();
+        if (!answer.shows()) break;
+        best = std::move(answer);
+        view = closer;
+    }
+    Segment result = draw(view ? *view : whole(), best);
+    result.first = first;
+    return result;
+}
+
+std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
+    validate(prompt, picture_.width, picture_.height);
+    SegmentPrompts prompts;
+    if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
+    const SegmentView& view = whole();
+    for (const auto& point : prompt.points)
+        prompts.points.push_back(view.place(
+            point.x, point.y, point.positive ? SegmentPoint::positive : SegmentPoint::negative));
+    if (prompt.box) {
+        prompts.points.push_back(
+            view.place(prompt.box->left, prompt.box->top, SegmentPoint::corner_first));
+        prompts.points.push_back(
+            view.place(prompt.box->right, prompt.box->bottom, SegmentPoint::corner_last));
+    }
+    if (prompt.earlier)
+        prompts.earlier =
+            upload(stream_, prompt.earlier->logits_in(view),
+                   {1, 4 * view.features.rows, 4 * view.features.columns}, model_.dtype);
+    const bool one_point = prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
+    const auto answer = answers(stream_, model_.segmenter, view, prompts, one_point).front();
+    if (!answer.shows()) return std::nullopt;
+    return refine(answer, prompt.points);
+}
+
+std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& options) {
+    const SegmentView& view = whole();
+    std::vector<SegmentPrompt::Point> grid;
+    for (int y = 0; y < options.grid; ++y)
+        for (int x = 0; x < options.grid; ++x)
+            grid.push_back(
+                {.x = (static_cast<float>(x) + 0.5f) * static_cast<float>(picture_.width) /
+                      static_cast<float>(options.grid),
+                 .y = (static_cast<float>(y) + 0.5f) * static_cast<float>(picture_.height) /
+                      static_cast<float>(options.grid)});
+    struct Candidate {
+        SegmentAnswer answer;
+        SegmentPrompt::Point point;
+    };
+    std::vector<Candidate> candidates;
+    const auto count = static_cast<int>(grid.size());
+    const auto step = [&](int done) {
+        if (options.cancel != nullptr && *options.cancel) throw Cancelled();
+        if (options.on_step) options.on_step(done, count);
+    };
+    for (size_t begin = 0; begin < grid.size(); begin += kBatch) {
+        step(static_cast<int>(begin));
+        SegmentPrompts prompts{
+            .count = std::min(kBatch, std::ssize(grid) - static_cast<int64_t>(begin))};
+        for (size_t i = begin; i < begin + static_cast<size_t>(prompts.count); ++i)
+            prompts.points.push_back(view.place(grid[i].x, grid[i].y, SegmentPoint::positive));
+        auto found = answers(stream_, model_.segmenter, view, prompts, true);
+        for (size_t i = 0; i < found.size(); ++i)
+            if (found[i].shows() && found[i].score > options.score &&
+                iou(found[i].logits, kStableLogit, found[i].logits, -kStableLogit) >=
+                    options.stability)
+                candidates.push_back({std::move(found[i]), grid[begin + i]});
+    }
+    step(count);
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [](const auto& a, const auto& b) { return a.answer.score > b.answer.score; });
+    std::vector<const Candidate*> kept;
+    for (const auto& candidate : candidates)
+        if (std::none_of(kept.begin(), kept.end(), [&](const Candidate* other) {
+                return iou(candidate.answer.logits, 0, other->answer.logits, 0) >= options.same;
+            }))
+            kept.push_back(&candidate);
+    std::vector<Segment> segments;
+    for (const Candidate* candidate : kept) {
+        if (options.cancel != nullptr && *options.cancel) throw Cancelled();
+        segments.push_back(refine(candidate->answer, {candidate->point}));
+    }
+    return segments;
+}
+
+}  // namespace fovea

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pipelines/segment_view.h"
+#include "vision/models/text_encoder.h"
+#include "vision/tokenizer.h"
+
+/// What is where in a picture: by points, a box, words, or everything. docs/segmentation.md.
+namespace fovea {
+
+/// What segmentation needs of a model folder, on one device.
+struct SegmentModel {
+    Tokenizer tokenizer;
+    TextEncoder text;
+    Segmenter segmenter;
+    std::string hash;  ///< of the weight files' bytes, 16 hex digits
+    DType dtype;
+
+    static SegmentModel load(vk::Stream& stream, const std::filesystem::path& folder, DType dtype);
+};
+
+/// A thing that was found.
+struct Segment {
+    int width = 0, height = 0;   ///< of the picture
+    std::vector<float> opacity;  ///< (height, width) in [0, 1]
+    float score = 0;             ///< IoU that the model expects of it, 0 to 1
+    SegmentAnswer first;         ///< the model's answer about the picture as a whole
+
+    Mask mask() const;  ///< where the opacity is half or more
+};
+
+/// Asks for one thing; what is given goes together. Places in pixels, (0, 0) the picture's upper
+/// left corner.
+struct SegmentPrompt {
+    struct Point {
+        float x = 0, y = 0;
+        bool positive = true;  ///< on the thing, else beside it
+    };
+    struct Corners {
+        float left = 0, top = 0, right = 0, bottom = 0;
+    };
+    std::vector<Point> points;
+    std::optional<Corners> box;            ///< around the thing
+    std::string words;                     ///< what it is called: all things of that name
+    std::optional<SegmentAnswer> earlier;  ///< Segment::first of an answer to be made better
+
+    bool empty() const { return points.empty() && !box && words.empty() && !earlier; }
+};
+
+/// Throws Error unless the prompt asks for something that can be: a point on the thing or a box or
+/// words, points and box within a picture of this size.
+void validate(const SegmentPrompt& prompt, int width, int height);
+
+/// The mean of the text encoder's states at the words, (1, text width). Throws Error with what is
+/// close for a word that the model does not know.
+Tensor encode_words(vk::Stream& stream, const SegmentModel& model, const std::string& words);
+
+/// How `everything` looks for things.
+struct SegmentEverything {
+    int grid = 16;           ///< points along a side
+    float score = 0.6f;      ///< least
+    float stability = 0.8f;  ///< least IoU of the masks above logits of 1 and −1
+    float same = 0.7f;       ///< IoU from which two masks are of one thing
+    std::function<void(int done, int total)> on_step;
+    const std::atomic<bool>* cancel = nullptr;  ///< ends with Cancelled
+};
+
+/// A picture that is asked about. The model reads it once as a whole, and once more around what it
+/// has found where that shows more.
+class SegmentedPicture {
+  public:
+    SegmentedPicture(vk::Stream& stream, const SegmentModel& model, Image picture);
+
+    const Image& picture() const { return picture_; }
+
+    /// None where the model sees nothing that is meant. Throws Error as validate() and
+    /// encode_words().
+    std::optional<Segment> ask(const SegmentPrompt& prompt);
+    /// All things, the surest first.
+    std::vector<Segment> everything(const SegmentEverything& options);
+
+    const SegmentView& whole();  ///< the picture as the model sees it
+    /// Of an answer about the whole that shows something: looked at once more from nearby, points
+    /// given where there are some, and drawn along the picture's edges.
+    Segment refine(const SegmentAnswer& first, const std::vector<SegmentPrompt::Point>& points);
+
+  private:
+    std::shared_ptr<const SegmentView> near(const Box& around);
+    Segment draw(const SegmentView& view, const SegmentAnswer& answer) const;
+
+    vk::Stream& stream_;
+    const SegmentModel& model_;
+    Image picture_;
+    std::optional<SegmentView> whole_;
+    std::vector<std::shared_ptr<const SegmentView>> near_;  ///< the last ones, the latest last
+};
+
+}  // namespace fovea
