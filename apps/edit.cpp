@@ -8,17 +8,83 @@
 #include "apps/lens_sheet.h"
 #include "apps/session.h"
 #include "backend/error.h"
+#include "backend/log.h"
+#include "backend/patterns/frames.h"
+#include "vision/video.h"
 
 namespace fovea::apps {
 namespace {
 
 struct Options {
-    std::string input, output = "edited.png", from, to, size, settings, show_mask, device,
-                       precision = "auto", model;
+    std::string input, output, from, to, size, settings, show_mask, device, precision = "auto",
+                                                                            model;
     std::vector<std::string> swaps, additions, weights, mask_words;
-    Edit::Request values;  ///< the numbers
+    int start = 0, frames = 0;  ///< 0 frames: all
+    Edit::Request values;       ///< the numbers
     bool json = false;
 };
+
+/// What is edited.
+struct Given {
+    std::vector<Image> frames;
+    double fps = 0;        ///< 0: it is a picture
+    std::string settings;  ///< that it was made with; empty: none
+
+    bool is_clip() const { return fps > 0; }
+};
+
+Given load(const Options& o) {
+    if (is_clip(o.input)) {
+        Clip clip = load_video(o.input);
+        const auto count = static_cast<int>(clip.frames.size());
+        require(o.start + std::max(o.frames, 1) <= count,
+                "[edit] --start {} --frames {} found, {} has {} frames", o.start,
+                std::max(o.frames, 1), o.input, count);
+        if (o.values.shared_frames != "all") parse_frames(o.values.shared_frames, ',');
+        return {std::move(clip.frames), clip.fps, std::move(clip.text)};
+    }
+    require(o.start == 0 && o.frames == 0 && o.values.shared_frames == "all",
+            "[edit] {} is a picture, --start, --frames and --shared-frames are for clips", o.input);
+    return {{load_image(o.input)}, 0, settings_in(o.input)};
+}
+
+// The frames that are asked for, as many as the model takes.
+void choose_frames(Given& given, const Options& o, const ClipLimits& limits) {
+    const auto all = static_cast<int>(given.frames.size());
+    const int count = o.frames > 0 ? o.frames : all - o.start;
+    require(count <= limits.most_frames,
+            "[edit] {} frames of {} found, expected at most {}: choose some, as with --start {} "
+            "--frames {}",
+            count, o.input, limits.most_frames, o.start, limits.most_frames);
+    if (count > 1 && count < limits.least_frames)
+        log::warn("{} frames, where the model has learnt clips of {} to {}", count,
+                  limits.least_frames, limits.most_frames);
+    given.frames.erase(given.frames.begin() + o.start + count, given.frames.end());
+    given.frames.erase(given.frames.begin(), given.frames.begin() + o.start);
+}
+
+void require_output(const std::string& output, bool clip) {
+    if (!clip)
+        require(output.ends_with(".png"), "[edit] -o {} found, expected a .png file", output);
+    else if (video_format(output) == VideoFormat::frames)
+        return;  // the folder is made
+    require_folder_of("edit", "-o", output);
+}
+
+// Each frame with its part of a map (frames, rows, columns).
+Image mask_sheet(const Edit::Result& result) {
+    constexpr int kColumns = 8;
+    const auto each = static_cast<size_t>(result.rows * result.columns);
+    std::vector<Image> sheets;
+    for (size_t i = 0; i < result.resized.size(); ++i) {
+        const auto first = result.mask.begin() + static_cast<std::ptrdiff_t>(i * each);
+        const std::vector<float> mask(first, first + static_cast<std::ptrdiff_t>(each));
+        sheets.push_back(draw_heat_sheet(result.resized[i], {{"", {{"may change", mask}}}},
+                                         static_cast<int>(result.rows),
+                                         static_cast<int>(result.columns)));
+    }
+    return sheets.size() == 1 ? sheets[0] : tile_images(sheets, kColumns);
+}
 
 /// "apple=pear" → both sides.
 std::pair<std::string, std::string> split(const char* option, const std::string& text) {
@@ -62,32 +128,37 @@ std::string target_of(const Options& options) {
     return text;
 }
 
-Json settings_of(const Options& o, const Edit::Request& request, const Model& model,
-                 const vk::DeviceInfo& device) {
-    return {{"picture", o.input},
-            {"from", request.source},
-            {"to", request.target},
-            {"size", fmt::format("{}x{}", request.width, request.height)},
-            {"steps", request.steps},
-            {"cfg", request.cfg},
-            {"strength", request.strength},
-            {"keep_cross", request.keep_cross},
-            {"keep_self", request.keep_self},
-            {"exchange", request.exchange},
-            {"weights", o.weights},
-            {"mask", request.mask},
-            {"mask_words", o.mask_words},
-            {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
-            {"model", model.hash},
-            {"device", device.name},
-            {"driver", device.driver},
-            {"version", kVersion}};
+Json settings_of(const Options& o, const Edit::Request& request, const Given& given,
+                 const Model& model, const vk::DeviceInfo& device) {
+    Json json{{"picture", o.input},
+              {"from", request.source},
+              {"to", request.target},
+              {"size", fmt::format("{}x{}", request.width, request.height)},
+              {"steps", request.steps},
+              {"cfg", request.cfg},
+              {"strength", request.strength},
+              {"keep_cross", request.keep_cross},
+              {"keep_self", request.keep_self},
+              {"exchange", request.exchange},
+              {"weights", o.weights},
+              {"mask", request.mask},
+              {"mask_words", o.mask_words},
+              {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
+              {"model", model.hash},
+              {"device", device.name},
+              {"driver", device.driver},
+              {"version", kVersion}};
+    if (given.is_clip()) {
+        json["start"] = o.start;
+        json["frames"] = request.frames.size();
+        json["fps"] = given.fps;
+        json["shared_frames"] = request.shared_frames;
+    }
+    return json;
 }
 
 void take_settings(const CLI::App& command, Options& o) {
-    const auto text = read_png_text(o.settings);
-    const auto found = text.find(kSettingsName);
-    const Settings settings("edit", command, o.settings, found == text.end() ? "" : found->second);
+    const Settings settings("edit", command, o.settings, settings_in(o.settings));
     settings.take("picture", "picture", o.input);
     settings.take("--from", "from", o.from);
     if (o.swaps.empty() && o.additions.empty()) settings.take("--to", "to", o.to);
@@ -101,6 +172,9 @@ void take_settings(const CLI::App& command, Options& o) {
     settings.take("--weight", "weights", o.weights);
     settings.take("--mask", "mask", o.values.mask);
     settings.take("--mask-word", "mask_words", o.mask_words);
+    settings.take("--start", "start", o.start);
+    settings.take("--frames", "frames", o.frames);
+    settings.take("--shared-frames", "shared_frames", o.values.shared_frames);
     settings.take("--precision", "precision", o.precision);
 }
 
@@ -109,14 +183,13 @@ void run(const CLI::App& command, Options options, Host& host) {
     if (!options.settings.empty()) take_settings(command, options);
     require(!options.input.empty(),
             "[edit] no picture; try fovea edit apple.png --from \"a red apple\" --to \"a pear\"");
-    require(options.output.ends_with(".png"), "[edit] -o {} found, expected a .png file",
-            options.output);
-    require_folder_of("edit", "-o", options.output);
+    Given given = load(options);
+    if (options.output.empty()) options.output = given.is_clip() ? "edited.webp" : "edited.png";
+    require_output(options.output, given.is_clip());
     require_folder_of("edit", "--show-mask", options.show_mask);
 
     Edit::Request request = options.values;
-    request.picture = load_image(options.input);
-    if (options.from.empty()) options.from = prompt_in_picture(options.input);
+    if (options.from.empty()) options.from = prompt_in(given.settings);
     require(!options.from.empty(),
             "[edit] {} does not say what it shows; say it with --from \"a red apple\"",
             options.input);
@@ -136,47 +209,54 @@ void run(const CLI::App& command, Options options, Host& host) {
     const Model& model = session.model(options.model, options.precision);
     report_words(model, request.source);
     report_words(model, request.target);
-    fit_size(request.picture, model, request.width, request.height);
+    if (given.is_clip()) choose_frames(given, options, clip_limits(model.dit.config()));
+    fit_size(given.frames[0],
+             given.is_clip() ? model.dit.config().clip_size : model.dit.config().size,
+             request.width, request.height);
     if (!options.size.empty()) parse_size("edit", options.size, request.width, request.height);
+    request.frames = std::move(given.frames);
     Edit::Result result;
     {
         Progress progress("edit", !host.quiet());
         request.on_step = [&](int done, int total) { progress.update(done, total); };
         result = Edit::run(stream, model, request);
     }
-    const auto rows = static_cast<int>(result.rows), columns = static_cast<int>(result.columns);
-    Json settings = settings_of(options, request, model, device.info());
-    save_png(options.output, result.picture, {{kSettingsName, settings.dump()}});
-    if (!options.show_mask.empty())
-        save_png(
-            options.show_mask,
-            draw_heat_sheet(result.resized, {{"", {{"may change", result.mask}}}}, rows, columns));
+    Json settings = settings_of(options, request, given, model, device.info());
+    std::string encoded = "PNG";
+    if (given.is_clip())
+        encoded = save_video(
+            options.output,
+            {.frames = std::move(result.frames), .fps = given.fps, .text = settings.dump()});
+    else
+        save_png(options.output, result.frames[0], {{kSettingsName, settings.dump()}});
+    if (!options.show_mask.empty()) save_png(options.show_mask, mask_sheet(result));
     if (host.quiet()) return;
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     double share = 0;
-    for (const float value : result.mask) share += value / static_cast<double>(rows * columns);
+    for (const float value : result.mask) share += value / static_cast<double>(result.mask.size());
     if (options.json) {
         settings["file"] = options.output;
+        settings["encoded"] = encoded;
         settings["may_change"] = share;
         settings["mask_map"] = result.mask;
-        settings["rows"] = rows;
-        settings["columns"] = columns;
+        settings["rows"] = result.rows;
+        settings["columns"] = result.columns;
         settings["inversion_residual"] = result.residual;
         settings["seconds"] = seconds;
         fmt::print("{}\n", settings.dump(2));
         return;
     }
     fmt::print("{}\n", options.output);
-    fmt::print(stderr, "{:.0f} % of the picture could change; {} on {}\n", 100 * share,
-               duration_text(seconds), device.info().name);
+    fmt::print(stderr, "{:.0f} % of the {} could change; {} on {}\n", 100 * share,
+               given.is_clip() ? "clip" : "picture", duration_text(seconds), device.info().name);
 }
 
 }  // namespace
 
 void add_edit(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command =
-        app.add_subcommand("edit", "Change what a text says of a picture, keep the rest");
+        app.add_subcommand("edit", "Change what a text says of a picture or a clip, keep the rest");
     auto options = std::make_shared<Options>();
     Edit::Request& values = options->values;
     command->footer(
@@ -190,6 +270,9 @@ void add_edit(CLI::App& app, const std::shared_ptr<Host>& host) {
         "  fovea edit cat.jpg --from \"a cat\" --add \"blob style\" --keep-self 0.5\n"
         "  fovea edit cake.png --from \"a birthday cake, 3d style\" --weight 3d=2\n"
         "  fovea edit --settings edited.png --strength 0.9 -o more.png\n"
+        "  fovea edit heart.webp --from \"a red heart beating\" --to \"a yellow star beating\" -o "
+        "star.webp\n"
+        "  fovea edit long.mp4 --start 40 --frames 24 --from \"a cat\" --to \"a dog\" -o dog.mp4\n"
         "\n"
         "The picture is taken back to noise with the words of --from, and from --strength on those "
         "of\n"
@@ -200,7 +283,8 @@ void add_edit(CLI::App& app, const std::shared_ptr<Host>& host) {
         "Too little changes: more --strength, less --keep-self. Too much: the other way, or a "
         "higher\n"
         "--mask; --show-mask draws what could change. docs/editing.md");
-    command->add_option("picture", options->input, "PNG or JPEG")->check(CLI::ExistingFile);
+    command->add_option("picture", options->input,
+                        "PNG or JPEG; or a clip: MP4, WebP, GIF, a folder or frame-%04d.png");
     command->add_option("--from", options->from,
                         "What it shows; default: what it was made from, if fovea made it");
     command->add_option("--to", options->to, "What it should show");
@@ -208,7 +292,22 @@ void add_edit(CLI::App& app, const std::shared_ptr<Host>& host) {
     command->add_option("--add", options->additions, "Words behind those of --from");
     command->add_option("--weight", options->weights,
                         "WORD=FACTOR of --to: its attention more (1.8) or less (0.5)");
-    command->add_option("-o,--output", options->output, "A .png file")->capture_default_str();
+    command->add_option("-o,--output", options->output,
+                        "A .png file, default edited.png; of a clip a name with .mp4, .webp or "
+                        ".gif, a folder/ or frame-%04d.png, default edited.webp");
+    command
+        ->add_option("--start", options->start, "Of a clip: frames to leave out at its beginning")
+        ->check(CLI::Range(0, kMaxClipFrames));
+    command
+        ->add_option("--frames", options->frames,
+                     "Of a clip: so many, at most 24; default: all from --start on")
+        ->check(CLI::Range(1, kMaxClipFrames));
+    command
+        ->add_option("--shared-frames", values.shared_frames,
+                     "Of a clip, frames whose tokens each frame sees besides its own: all, as the "
+                     "model was trained; none; or some of first, middle, last, previous, next, as "
+                     "in first,previous")
+        ->capture_default_str();
     command->add_option("--steps", values.steps, "Steps of the whole way; back and forth")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
@@ -244,9 +343,9 @@ void add_edit(CLI::App& app, const std::shared_ptr<Host>& host) {
     command->add_option("--show-mask", options->show_mask, "Draw it to this .png file");
     command->add_option("--size", options->size,
                         "WIDTHxHEIGHT, multiples of 16 from 128 to 512; default: near the "
-                        "picture's, at most 256");
-    command->add_option("--settings", options->settings, "Take everything from an edited picture")
-        ->check(CLI::ExistingFile);
+                        "picture's, at most 256; of clips 128 in the shorter side");
+    command->add_option("--settings", options->settings, "Take everything from an edited one")
+        ->check(CLI::ExistingPath);
     command->add_option("--device", options->device,
                         "Device index or part of its name (see fovea info)");
     command->add_option("--precision", options->precision, "auto (fp16 on GPUs), fp16 or fp32")

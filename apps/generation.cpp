@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "backend/log.h"
+#include "vision/video.h"
 
 namespace fovea::apps {
 
@@ -63,9 +64,9 @@ void check_size(const char* command, const std::string& text) {
     validate_sides(width, height, command);
 }
 
-void fit_size(const Image& picture, const Model& model, int& width, int& height) {
+void fit_size(const Image& picture, int64_t longest, int& width, int& height) {
     const double w = picture.width, h = picture.height;
-    const auto most = static_cast<double>(model.dit.config().size);
+    const auto most = static_cast<double>(longest);
     const double scale =
         std::clamp(most / std::max(w, h), std::min(1.0, kMinSide / std::min(w, h)), 1.0);
     const auto side = [&](double own) {
@@ -144,11 +145,16 @@ Json settings(const GenerationOptions& options, const DenoiseRequest& request, c
     return json;
 }
 
-std::string prompt_in_picture(const std::string& path) {
+std::string settings_in(const std::string& path) {
+    if (is_clip(path)) return load_video(path).text;
     if (!path.ends_with(".png")) return {};
     const auto text = read_png_text(path);
     const auto found = text.find(kSettingsName);
-    const Json json = Json::parse(found == text.end() ? "" : found->second, nullptr, false);
+    return found == text.end() ? "" : found->second;
+}
+
+std::string prompt_in(const std::string& settings) {
+    const Json json = Json::parse(settings, nullptr, false);
     return json.is_object() ? json.value("to", json.value("prompt", "")) : "";
 }
 

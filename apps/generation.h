@@ -40,9 +40,9 @@ void parse_size(const char* command, const std::string& text, int& width, int& h
 /// Of an option that may be empty, what can be known of it. Throws Error.
 void check_size(const char* command, const std::string& text);
 
-/// Sides for a given picture: its own, at most the model's in the longer one and at least those
-/// that can be, as the nearest multiples of 16.
-void fit_size(const Image& picture, const Model& model, int& width, int& height);
+/// Sides for a given picture: its own, at most `most` in the longer one and at least those that can
+/// be, as the nearest multiples of 16.
+void fit_size(const Image& picture, int64_t most, int& width, int& height);
 
 /// `asked` for one picture; NAME-1.png, NAME-2.png … or FOLDER/fovea-SEED.png for several. Makes
 /// the folder. Throws Error for what is neither.
@@ -55,8 +55,11 @@ void fill(DenoiseRequest& request, const GenerationOptions& options);
 Json settings(const GenerationOptions& options, const DenoiseRequest& request, const Model& model,
               const vk::DeviceInfo& device, uint64_t seed, int width, int height);
 
-/// What a picture that fovea made or edited was asked to show; empty where it does not say.
-std::string prompt_in_picture(const std::string& path);
+/// The settings that travel in a picture or a clip; empty: none.
+std::string settings_in(const std::string& path);
+
+/// What was asked for with such settings; empty where they do not say.
+std::string prompt_in(const std::string& settings);
 
 /// Options from the settings in a file, except those that the command line sets itself.
 class Settings {

@@ -61,7 +61,7 @@ Lens::Request request_of(const Options& options, const Model& model) {
                     .budget = static_cast<uint64_t>(options.budget) << 20};
     if (!options.from.empty()) {
         request.picture = load_image(options.from);
-        fit_size(*request.picture, model, request.width, request.height);
+        fit_size(*request.picture, model.dit.config().size, request.width, request.height);
     }
     if (!options.size.empty()) parse_size("lens", options.size, request.width, request.height);
     return request;
@@ -152,7 +152,7 @@ void run(const CLI::App& command, Options options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (options.from.ends_with(".png")) take_settings(command, options);
     if (options.prompt.empty() && !options.from.empty()) {
-        options.prompt = prompt_in_picture(options.from);
+        options.prompt = prompt_in(settings_in(options.from));
         require(!options.prompt.empty(),
                 "[lens] no prompt, and {} carries none; say what it shows: fovea lens \"an apple\" "
                 "--from {}",

@@ -165,7 +165,7 @@ std::vector<std::string> rules_help() {
     std::vector<std::string> lines = pattern_help();
     std::erase_if(lines, [](const std::string& line) {
         return !line.starts_with("dense") && !line.starts_with("neighborhood") &&
-               !line.starts_with("radial");
+               !line.starts_with("radial") && !line.starts_with("frames");
     });
     return lines;
 }
@@ -209,9 +209,10 @@ void add_video(CLI::App& app, const std::shared_ptr<Host>& host) {
                      "Begin with this picture (PNG or JPEG), resized to the clip's size")
         ->check(CLI::ExistingFile);
     command
-        ->add_option("--pattern", options->pattern,
-                     "Self-attention: dense, radial[:decay], neighborhood:TxHxW[:stride], "
-                     "reordered, rectified, rettention:of=…, or auto; see below")
+        ->add_option(
+            "--pattern", options->pattern,
+            "Self-attention: dense, radial[:decay], neighborhood:TxHxW[:stride], "
+            "frames:first+previous, reordered, rectified, rettention:of=…, or auto; see below")
         ->capture_default_str();
     command
         ->add_option("--calibration", options->calibration,

@@ -1,47 +1,18 @@
 #include "pipelines/edit.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cmath>
-#include <span>
 
 #include "backend/ops/elementwise.h"
-#include "vision/guided_filter.h"
-#include "vision/prompt_words.h"
+#include "backend/patterns/frames.h"
+#include "pipelines/clip.h"
+#include "pipelines/edit_parts.h"
 #include "vision/taps/inject.h"
-#include "vision/taps/taps.h"
-#include "vision/taps/word_mask.h"
 #include "vision/transfer.h"
 
 namespace fovea {
-namespace {
-
-using Request = Edit::Request;
-
-// Samples of the batch; the unguided walk has the first two alone.
-constexpr int64_t kSource = 0, kTarget = 1, kSourceFree = 2, kTargetFree = 3;
-constexpr float kReadingBegin = 0.35f, kReadingEnd = 0.65f;  // times at which words are located
-// Share of attention at its peak from which a word has a place of its own: of the default model,
-// names of things that are there reach 9 to 22 % (single words of them from 5), of others 3,
-// colours of the background 1 to 3, styles 1.5 to 5.6.
-constexpr float kFound = 0.05f;
-
-/// What stays the same over an edit.
-struct Walk {
-    vk::Stream& stream;
-    const Model& model;
-    const Request& request;
-    Shape shape;  ///< of the latent, (1, height, width, channels)
-    DitGrid grid;
-    Tokenizer::Result source, target;
-    PromptChange change;
-    Dit::Context of_source, of_all;  ///< the source alone; samples as above
-    std::vector<float> times;
-
-    bool guided() const { return request.cfg != 1; }
-    void check_cancel() const {
-        if (request.cancel && *request.cancel) throw Cancelled();
-    }
-};
+namespace editing {
 
 Dit::Context context_of(vk::Stream& stream, const Model& model,
                         std::initializer_list<const Tokenizer::Result*> prompts) {
@@ -51,10 +22,39 @@ Dit::Context context_of(vk::Stream& stream, const Model& model,
     return model.dit.context(stream, model.text.forward(stream, ids));
 }
 
+Tensor forward(const Walk& walk, const Tensor& z, float t, const Dit::Context& context,
+               DitHooks hooks) {
+    const auto& model = walk.model;
+    if (!hooks.attention) hooks.attention = walk.attention;
+    return convert(
+        walk.stream,
+        model.dit.forward(walk.stream, convert(walk.stream, z, model.dtype), t, context, hooks),
+        DType::f32);
+}
+
+Tensor stack(vk::Stream& stream, std::initializer_list<Tensor> parts) {
+    Shape shape = parts.begin()->shape();
+    shape[0] = std::ssize(parts);
+    const Tensor all = empty(stream.device(), shape, parts.begin()->dtype());
+    int64_t i = 0;
+    for (const Tensor& part : parts) stream.copy(read(part), write(all.slice(i++, 1)));
+    return all;
+}
+
+}  // namespace editing
+
+namespace {
+
+using namespace editing;
+using Request = Edit::Request;
+
+// Samples of the batch; the unguided walk has the first two alone.
+constexpr int64_t kSource = 0, kTarget = 1, kSourceFree = 2, kTargetFree = 3;
+
 // Euler's times with the last step cut in three. The step back into t contracts by about (t −
 // t_next) / t in what the model takes for noise: not at all from 0, so the last step is short.
-std::vector<float> edit_times(int steps) {
-    std::vector<float> times = flow_times(steps);
+std::vector<float> edit_times(int steps, float shift) {
+    std::vector<float> times = flow_times(steps, shift);
     const float last = times[times.size() - 2];
     times.back() = last / 3;
     times.push_back(last / 9);
@@ -62,8 +62,33 @@ std::vector<float> edit_times(int steps) {
     return times;
 }
 
-void validate(const Request& request) {
+ClipShape shape_of(const Request& request) {
+    return {.frames = static_cast<int>(request.frames.size()),
+            .width = request.width,
+            .height = request.height};
+}
+
+void validate_frames(const Model& model, const Request& request) {
+    const auto& frames = request.frames;
+    require(!frames.empty(), "[edit] no picture given");
+    if (frames.size() == 1) {
+        require(request.shared_frames == "all",
+                "[edit] shared frames {} found beside a picture, expected a clip",
+                request.shared_frames);
+        return;
+    }
+    const ClipLimits limits = clip_limits(model.dit.config());
+    require(std::ssize(frames) <= limits.most_frames, "[edit] {} frames found, expected at most {}",
+            frames.size(), limits.most_frames);
+    for (const Image& frame : frames)
+        require(frame.width == frames[0].width && frame.height == frames[0].height,
+                "[edit] frames of {}x{} and {}x{} found, expected one size", frames[0].width,
+                frames[0].height, frame.width, frame.height);
+}
+
+void validate(const Model& model, const Request& request) {
     validate_sides(request.width, request.height, "edit");
+    validate_frames(model, request);
     const auto in = [](const char* name, float value, float least, float most) {
         require(value >= least && value <= most, "[edit] {} {} found, expected {} to {}", name,
                 value, least, most);
@@ -78,26 +103,38 @@ void validate(const Request& request) {
         require(factor >= 0, "[edit] weight {} of \"{}\" found, expected 0 or more", factor, word);
 }
 
+DitHooks::Attention attention_of(const Model& model, const Request& request, const DitGrid& grid) {
+    auto patterns = model.dit.patterns(grid);
+    if (request.shared_frames != "all") {
+        const auto axis = [&](size_t i) { return static_cast<uint32_t>(grid[i]); };
+        patterns.assign(patterns.size(), frames({.shape = {axis(0), axis(1), axis(2)}},
+                                                parse_frames(request.shared_frames, ',')));
+    }
+    return attention_by(std::move(patterns));
+}
+
 Walk start(vk::Stream& stream, const Model& model, const Request& request) {
-    validate(request);
+    Edit::require_fits(stream, model, request);
     const auto length = static_cast<int>(model.text.config().length);
+    const bool clip = request.frames.size() > 1;
     Walk walk{.stream = stream,
               .model = model,
               .request = request,
-              .shape = {1, request.height / Autoencoder::kDown, request.width / Autoencoder::kDown,
-                        model.dit.config().latent_channels},
-              .grid = {},
+              .shape = shape_of(request).latents(model),
+              .grid = shape_of(request).grid(model),
+              .attention = {},
               .source = model.tokenizer.encode(request.source, length),
               .target = model.tokenizer.encode(request.target, length),
               .change = {},
               .of_source = {},
               .of_all = {},
-              .times = edit_times(request.steps)};
+              .times = edit_times(request.steps, clip ? model.dit.config().clip_shift : 1)};
+    if (clip) walk.shape.insert(walk.shape.begin(), 1);
+    walk.attention = attention_of(model, request, walk.grid);
     for (const auto& [text, prompt] :
          {std::pair(&request.source, &walk.source), std::pair(&request.target, &walk.target)})
         require(!prompt->words.empty(), "[edit] the prompt \"{}\" has no word that the model knows",
                 *text);
-    walk.grid = model.dit.grid(walk.shape);
     walk.change = compare_prompts(walk.source.words, walk.target.words);
     const auto nothing = model.tokenizer.encode("", length);
     walk.of_source = context_of(stream, model, {&walk.source});
@@ -107,29 +144,42 @@ Walk start(vk::Stream& stream, const Model& model, const Request& request) {
     return walk;
 }
 
-Tensor forward(const Walk& walk, const Tensor& z, float t, const Dit::Context& context,
-               const DitHooks& hooks = {}) {
-    const auto& model = walk.model;
-    return convert(
-        walk.stream,
-        model.dit.forward(walk.stream, convert(walk.stream, z, model.dtype), t, context, hooks),
-        DType::f32);
+// Frames one after the other: the autoencoder's maps are the largest tensors of all.
+Tensor encode(const Walk& walk, const std::vector<Image>& pictures) {
+    Shape frames = walk.shape;
+    if (frames.size() == 5) frames.erase(frames.begin());
+    const Tensor all = empty(walk.stream.device(), frames, DType::f32);
+    for (int64_t i = 0; i < walk.frames(); ++i) {
+        const Image& picture = pictures[static_cast<size_t>(i)];
+        const Tensor latent = walk.model.autoencoder.encode(
+            walk.stream, to_device(walk.stream, {picture}, walk.model.dtype));
+        walk.stream.copy(read(convert(walk.stream, latent, DType::f32)), write(all.slice(i, 1)));
+    }
+    return all.reshape(walk.shape);
 }
 
-Tensor encode(const Walk& walk, const Image& picture) {
-    return convert(walk.stream,
-                   walk.model.autoencoder.encode(
-                       walk.stream, to_device(walk.stream, {picture}, walk.model.dtype)),
-                   DType::f32);
+std::vector<Image> decode(const Walk& walk, const Tensor& z) {
+    Shape frames = walk.shape;
+    if (frames.size() == 5) frames.erase(frames.begin());
+    const Tensor latents = convert(walk.stream, z, walk.model.dtype).reshape(frames);
+    std::vector<Image> pictures;
+    for (int64_t i = 0; i < walk.frames(); ++i) {
+        walk.check_cancel();
+        pictures.push_back(to_images(
+            walk.stream, walk.model.autoencoder.decode(walk.stream, latents.slice(i, 1)))[0]);
+    }
+    return pictures;
 }
 
-Image decode(const Walk& walk, const Tensor& z) {
-    return to_images(walk.stream, walk.model.autoencoder.decode(
-                                      walk.stream, convert(walk.stream, z, walk.model.dtype)))[0];
+std::vector<Image> resized(const Request& request) {
+    std::vector<Image> frames;
+    for (const Image& frame : request.frames)
+        frames.push_back(resize(frame, request.width, request.height));
+    return frames;
 }
 
 Inversion invert(const Walk& walk, const Tensor& latent, int total) {
-    Inversion::Options options;
+    Inversion::Options options{.iterations = walk.request.iterations};
     options.on_step = [&](int step) {
         walk.check_cancel();
         if (walk.request.on_step) walk.request.on_step(step, total);
@@ -137,204 +187,6 @@ Inversion invert(const Walk& walk, const Tensor& latent, int total) {
     return fovea::invert(
         walk.stream, latent, walk.times,
         [&](const Tensor& z, float t) { return forward(walk, z, t, walk.of_source); }, options);
-}
-
-// Samples one behind the other.
-Tensor stack(vk::Stream& stream, std::initializer_list<Tensor> parts) {
-    Shape shape = parts.begin()->shape();
-    shape[0] = std::ssize(parts);
-    const Tensor all = empty(stream.device(), shape, parts.begin()->dtype());
-    int64_t i = 0;
-    for (const Tensor& part : parts) stream.copy(read(part), write(all.slice(i++, 1)));
-    return all;
-}
-
-/// Words that change together, as places in each prompt.
-struct Changed {
-    std::vector<size_t> source, target;
-    bool background = false;  ///< they say how it is
-};
-
-// "blue" of "a blue striped background": the next word that is no adjective is the background.
-bool describes_background(const std::vector<std::string>& words,
-                          const PromptChange::Stretch& stretch) {
-    constexpr size_t kAdjectives = 3;
-    for (size_t i = stretch.begin; i < std::min(words.size(), stretch.end + kAdjectives); ++i) {
-        if (i >= stretch.end && names_nothing(words[i])) return false;
-        if (words[i] == "background" || words[i] == "backdrop") return true;
-    }
-    return false;
-}
-
-std::vector<Changed> changed_words(const Walk& walk) {
-    std::vector<Changed> result;
-    for (const auto& exchange : walk.change.exchanged) {
-        PromptChange alone;
-        alone.exchanged = {exchange};
-        Changed words{.source = alone.source_places(walk.source.words),
-                      .target = alone.target_places(walk.target.words),
-                      .background = describes_background(walk.source.words, exchange.source) ||
-                                    describes_background(walk.target.words, exchange.target)};
-        if (!words.source.empty() || !words.target.empty()) result.push_back(std::move(words));
-    }
-    return result;
-}
-
-// Where the request names the mask's words: in one prompt or in both.
-Changed named_words(const Walk& walk) {
-    Changed result;
-    for (const auto& word : walk.request.mask_words) {
-        const bool in_source = has_phrase(walk.model.tokenizer, walk.source.words, word);
-        const auto add = [&](const std::vector<std::string>& prompt, std::vector<size_t>& to) {
-            const auto places = find_phrase(walk.model.tokenizer, prompt, word);
-            to.insert(to.end(), places.begin(), places.end());
-        };
-        if (in_source) add(walk.source.words, result.source);
-        if (!in_source || has_phrase(walk.model.tokenizer, walk.target.words, word))
-            add(walk.target.words, result.target);
-    }
-    return result;
-}
-
-// (tokens) mean of some words' columns of a map (1, tokens, length).
-std::vector<float> heat_of(std::span<const float> map, size_t length,
-                           const std::vector<size_t>& places) {
-    std::vector<float> heat(map.size() / length, 0);
-    for (size_t token = 0; token < heat.size(); ++token)
-        for (const size_t place : places)
-            heat[token] += map[token * length + place] / static_cast<float>(places.size());
-    return heat;
-}
-
-/// What passes over the source's latents half way tell of both prompts.
-struct Reading {
-    std::vector<float> maps;  ///< (2, tokens, length): source prompt, target prompt
-    HeatSpread spread;
-};
-
-Reading read_latents(const Walk& walk, const std::vector<Tensor>& latents) {
-    auto& stream = walk.stream;
-    std::vector<size_t> steps;
-    for (size_t i = 0; i < walk.times.size(); ++i)
-        if (walk.times[i] >= kReadingBegin && walk.times[i] <= kReadingEnd) steps.push_back(i);
-    if (steps.empty()) steps.push_back((walk.times.size() - 1) / 2);
-    Taps taps(walk.model.dit, {.grid = walk.grid,
-                               .samples = 2,
-                               .steps = static_cast<int>(steps.size()),
-                               .length = std::ssize(walk.source.ids)});
-    Reading reading{.maps = {}, .spread = HeatSpread(walk.model.dit, walk.grid, 0)};
-    const Dit::Context both = context_of(stream, walk.model, {&walk.source, &walk.target});
-    for (size_t i = 0; i < steps.size(); ++i) {
-        walk.check_cancel();
-        const Tensor& z = latents[steps[i]];
-        forward(walk, stack(stream, {z, z}), walk.times[steps[i]], both,
-                reading.spread.around(taps.around({}, static_cast<int>(i))));
-    }
-    reading.maps = to_host(stream, taps.words(stream).at(0).values);
-    return reading;
-}
-
-/// Where the picture may change, (tokens): 1 may.
-struct Masks {
-    std::vector<float> words;   ///< at words that change
-    std::vector<float> around;  ///< all but the things that stay, for another background
-    /// Latents at the rim of things change with what is around: tokens hold some of both.
-    std::vector<float> of_latents(const DitGrid& grid) const {
-        const auto things = std::count(around.begin(), around.end(), 0.0f);
-        const bool whole = things == 0;  // no thing is left
-        auto mask = whole ? around : word_mask(around, grid[1], grid[2], {.threshold = 0.5f});
-        for (size_t i = 0; i < mask.size(); ++i) mask[i] = std::max(mask[i], words[i]);
-        return mask;
-    }
-};
-
-Masks find_masks(const Walk& walk, const std::vector<Tensor>& latents) {
-    const auto tokens = static_cast<size_t>(walk.grid[1] * walk.grid[2]);
-    const std::vector<float> none(tokens, 0), everything(tokens, 1);
-    if (walk.request.mask == 0) return {everything, none};
-    const Reading reading = read_latents(walk, latents);
-    std::vector<float> mask = none, around = none;
-    const float threshold = walk.request.mask;
-    const auto masked = [&](const std::vector<float>& heat, float above, int grow) {
-        return word_mask(heat, walk.grid[1], walk.grid[2], {.threshold = above, .grow = grow});
-    };
-    const auto join = [](std::vector<float>& all, const std::vector<float>& more) {
-        for (size_t i = 0; i < all.size(); ++i) all[i] = std::max(all[i], more[i]);
-    };
-    const size_t length = walk.source.ids.size(), each = tokens * length;
-    const auto heat = [&](size_t prompt, const std::vector<size_t>& places) {
-        return heat_of(std::span(reading.maps).subspan(prompt * each, each), length, places);
-    };
-    const auto add_words = [&](size_t prompt, const std::vector<size_t>& places) {
-        if (!places.empty())
-            join(mask,
-                 masked(reading.spread.spread(walk.stream, heat(prompt, places)), threshold, 1));
-    };
-    const auto has_place = [&](size_t prompt, const std::vector<size_t>& places) {
-        if (places.empty()) return false;
-        const auto values = heat(prompt, places);
-        return *std::max_element(values.begin(), values.end()) >= kFound;
-    };
-    if (!walk.request.mask_words.empty()) {
-        const Changed words = named_words(walk);
-        add_words(0, words.source);
-        add_words(1, words.target);
-        return {mask, none};
-    }
-    // Things that the picture shows and whose names stay, with and without what is around them.
-    std::vector<float> named(tokens, 0), core(tokens, 0);
-    for (const auto& [place, unused] : walk.change.shared) {
-        if (names_nothing(walk.source.words[place]) || !has_place(0, {place})) continue;
-        const auto spread = reading.spread.spread(walk.stream, heat(0, {place}));
-        join(named, masked(spread, threshold, 1));
-        join(core, masked(spread, threshold, 0));
-    }
-    for (const Changed& words : changed_words(walk)) {
-        if (words.background) {
-            for (size_t i = 0; i < tokens; ++i) around[i] = 1 - core[i];
-            continue;
-        }
-        // The picture shows the source's words: a target's word may be drawn to what looks like it.
-        const bool target = has_place(1, words.target);
-        if (words.source.empty() ? target : has_place(0, words.source)) {
-            add_words(0, words.source);
-            if (target) add_words(1, words.target);
-        } else if (*std::max_element(named.begin(), named.end()) > 0) {
-            join(mask, named);
-        } else {
-            return {everything, none};
-        }
-    }
-    return {mask, around};
-}
-
-// The edited picture where it may change, the given one elsewhere. At changed words the seam lies
-// in the token around, where both differ by the autoencoder alone. Another background ends where
-// the things do: the mask of tokens is drawn along the given picture's edges.
-Image composite(const Walk& walk, const Image& given, const Image& edited, const Masks& masks) {
-    constexpr float kRimColor = 1e-3f;  // epsilon of the filter
-    constexpr float kStays = 0.2f, kChanges = 0.8f;
-    Image tokens{static_cast<int>(walk.grid[2]), static_cast<int>(walk.grid[1]), {}};
-    for (const float value : masks.words) tokens.rgb.insert(tokens.rgb.end(), 3, value);
-    const Image words = resize(tokens, given.width, given.height);
-    std::vector<float> around;
-    for (int64_t y = 0; y < given.height; ++y)
-        for (int64_t x = 0; x < given.width; ++x)
-            around.push_back(masks.around[static_cast<size_t>(
-                y * walk.grid[1] / given.height * walk.grid[2] + x * walk.grid[2] / given.width)]);
-    // Twice: what is around lies also in the tokens that things do not fill.
-    for (int i = 0; i < 2; ++i) {
-        around = guided_filter(given, around, 2 * kSideMultiple, kRimColor);
-        for (float& share : around)
-            share = std::clamp((share - kStays) / (kChanges - kStays), 0.0f, 1.0f);
-    }
-    Image result = given;
-    for (size_t i = 0; i < around.size(); ++i) {
-        const float share = std::min(1.0f, std::max(2 * words.rgb[3 * i], around[i]));
-        for (size_t c = 3 * i; c < 3 * i + 3; ++c)
-            result.rgb[c] += share * (edited.rgb[c] - result.rgb[c]);
-    }
-    return result;
 }
 
 CrossInjection cross_injection(const Walk& walk, bool keep) {
@@ -371,13 +223,14 @@ Tensor difference(const Walk& walk, const Tensor& v) {
         walk.stream, {{1, guided(kTarget, kTargetFree)}, {-1, guided(kSource, kSourceFree)}});
 }
 
-// A mask of tokens on every latent value: (1, height, width, channels).
+// A mask of tokens on every latent value.
 Tensor latent_mask(const Walk& walk, const std::vector<float>& mask) {
-    const int64_t patch = walk.model.dit.config().patch;
+    const int64_t patch = walk.model.dit.config().patch, rows = walk.grid[1] * patch,
+                  columns = walk.grid[2] * patch;
     std::vector<float> values;
-    for (int64_t y = 0; y < walk.shape[1]; ++y)
-        for (int64_t x = 0; x < walk.shape[2]; ++x)
-            values.insert(values.end(), static_cast<size_t>(walk.shape[3]),
+    for (int64_t y = 0; y < walk.frames() * rows; ++y)
+        for (int64_t x = 0; x < columns; ++x)
+            values.insert(values.end(), static_cast<size_t>(walk.shape.back()),
                           mask[static_cast<size_t>(y / patch * walk.grid[2] + x / patch)]);
     return upload(walk.stream, values, walk.shape, DType::f32);
 }
@@ -396,7 +249,7 @@ Tensor edited(const Walk& walk, const std::vector<Tensor>& latents, size_t first
                                                                  {kSourceFree, kTargetFree}}
                       : std::vector<std::pair<int64_t, int64_t>>{{kSource, kTarget}},
          .mask = of_tokens},
-        attention_by(walk.model.dit.patterns(walk.grid)));
+        walk.attention);
     const auto kept = inject_cross(cross_injection(walk, true)),
                own = inject_cross(cross_injection(walk, false));
     Tensor d = linear_combination(stream, {{0, latents[first]}});
@@ -420,7 +273,45 @@ Tensor edited(const Walk& walk, const std::vector<Tensor>& latents, size_t first
     return add(stream, latents.back(), d);
 }
 
+ClipMemory memory_of(vk::Stream& stream, const Model& model, const Request& request,
+                     const ClipShape& shape) {
+    const auto& dit = model.dit.config();
+    const bool guided = request.cfg != 1;
+    const int64_t samples = guided ? 4 : 2;
+    ClipMemory memory = clip_memory(stream, model, shape, samples, 1);
+    const DitGrid grid = shape.grid(model);
+    const int64_t tokens = grid[0] * grid[1] * grid[2],
+                  values = tokens * dit.latent_channels * dit.patch * dit.patch,
+                  element = static_cast<int64_t>(bytes_of(model.dtype));
+    // One sample in the inversion, two where words are located, then all.
+    memory.activations =
+        memory.activations * static_cast<uint64_t>(guided ? 7 : 3) / static_cast<uint64_t>(samples);
+    // What is kept to spread maps: queries and keys of two samples.
+    const int64_t spread = 4 * dit.layers * tokens * dit.width * element;
+    // Maps of words of source, target, both mixed and their mean; outputs of single samples.
+    const int64_t maps =
+        6 * tokens * dit.heads * model.text.config().length * 4 + 6 * tokens * dit.width * element;
+    // The inversion's latents, those that it compares, and the samples' latents and velocities.
+    const int64_t latents = values * 4 * (request.steps + 16 + 4 * samples);
+    memory.activations += static_cast<uint64_t>(spread + maps + latents);
+    memory.decode *= 2;  // and encode
+    return memory;
+}
+
 }  // namespace
+
+ClipMemory Edit::memory(vk::Stream& stream, const Model& model, const Request& request) {
+    return memory_of(stream, model, request, shape_of(request));
+}
+
+void Edit::require_fits(vk::Stream& stream, const Model& model, const Request& request,
+                        uint64_t available) {
+    validate(model, request);
+    fovea::require_fits(
+        stream.device().info(), "edit", shape_of(request), 1,
+        [&](const ClipShape& shape) { return memory_of(stream, model, request, shape); },
+        available);
+}
 
 Edit::Result Edit::run(vk::Stream& stream, const Model& model, const Request& request) {
     const Walk walk = start(stream, model, request);
@@ -438,7 +329,7 @@ Edit::Result Edit::run(vk::Stream& stream, const Model& model, const Request& re
     Result result;
     result.rows = walk.grid[1];
     result.columns = walk.grid[2];
-    result.resized = resize(request.picture, request.width, request.height);
+    result.resized = resized(request);
     result.source_latent = encode(walk, result.resized);
     const Inversion inversion = invert(walk, result.source_latent, total);
     result.residual = inversion.residual;
@@ -447,14 +338,17 @@ Edit::Result Edit::run(vk::Stream& stream, const Model& model, const Request& re
     result.latent = edited(walk, inversion.latents, first, result.mask, [&](size_t step) {
         if (request.on_step) request.on_step(static_cast<int>(steps + step), total);
     });
-    result.picture = composite(walk, result.resized, decode(walk, result.latent), masks);
+    result.frames = decode(walk, result.latent);
+    for (size_t i = 0; i < result.frames.size(); ++i)
+        result.frames[i] =
+            composite(walk, static_cast<int64_t>(i), result.resized[i], result.frames[i], masks);
     return result;
 }
 
 Edit::RoundTrip Edit::round_trip(vk::Stream& stream, const Model& model, const Request& request) {
     const Walk walk = start(stream, model, request);
     const auto total = static_cast<int>(2 * (walk.times.size() - 1));
-    const Tensor latent = encode(walk, resize(request.picture, request.width, request.height));
+    const Tensor latent = encode(walk, resized(request));
     Tensor z = invert(walk, latent, total).latents[0];
     FlowSampler sampler(Sampler::euler, walk.times);
     for (int i = 0; i + 1 < static_cast<int>(walk.times.size()); ++i) {

@@ -160,6 +160,8 @@ TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
     Request part = request;
     part.seeds.resize(static_cast<size_t>(batch));
     if (!part.each_prompt.empty()) part.each_prompt.resize(static_cast<size_t>(batch));
+    // Which boxes cannot be is known when their prompts are made.
+    if (!part.boxes.empty()) Layout(stream, model, part, part.boxes, part.width, part.height);
     const Denoiser run = denoiser(stream, model, part);
     const Tensor z = run.start();
     const auto count = static_cast<double>(request.seeds.size());

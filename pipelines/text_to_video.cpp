@@ -36,9 +36,8 @@ void validate(const Model& model, const Request& request) {
             limits.most_frames);
 }
 
-Shape latent_shape(const Model& model, const Request& request) {
-    return {request.frames, request.height / Autoencoder::kDown, request.width / Autoencoder::kDown,
-            model.dit.config().latent_channels};
+ClipShape shape_of(const Request& request) {
+    return {.frames = request.frames, .width = request.width, .height = request.height};
 }
 
 // Of a picture, as the autoencoder sees it.
@@ -52,14 +51,8 @@ Tensor encode(vk::Stream& stream, const Model& model, const Image& picture,
                    DType::f32);
 }
 
-DitGrid token_grid(const Model& model, const Request& request) {
-    Shape clips = latent_shape(model, request);
-    clips.insert(clips.begin(), 1);
-    return model.dit.grid(clips);
-}
-
 std::shared_ptr<ClipMethod> method_of(const Model& model, const Request& request) {
-    const DitGrid grid = token_grid(model, request);
+    const DitGrid grid = shape_of(request).grid(model);
     MethodRequest method = request.method;
     if (method.pattern == "auto") method.pattern = auto_pattern(grid);
     auto made = std::make_shared<ClipMethod>(make_method(method, model.dit.config(), grid));
@@ -75,7 +68,7 @@ std::shared_ptr<ClipMethod> method_of(const Model& model, const Request& request
 Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request,
                   const std::shared_ptr<ClipMethod>& method) {
     const uint64_t seeds[] = {request.seed};
-    Denoiser result(stream, model, request, latent_shape(model, request), seeds,
+    Denoiser result(stream, model, request, shape_of(request).latents(model), seeds,
                     [method](const Evaluation& at) { return method->hooks(at.step, at.steps); });
     if (request.first_frame)
         result.hold_first_frame(encode(stream, model, *request.first_frame, request));
@@ -108,94 +101,39 @@ std::vector<Image> preview(const Denoiser& denoiser, const Tensor& z, int most) 
     return images;
 }
 
-std::string fitting(const std::function<bool(const Request&)>& fits, const Request& request,
-                    const ClipLimits& limits) {
-    Request less = request;
-    while (less.frames > limits.least_frames) {
-        --less.frames;
-        if (fits(less))
-            return fmt::format("{} frames at {}x{}", less.frames, less.width, less.height);
-    }
-    less.frames = request.frames;
-    const int longer = std::max(request.width, request.height);
-    for (int side = longer - kSideMultiple; side >= kMinSide; side -= kSideMultiple) {
-        const auto scaled = [&](int old) {
-            return std::max(old * side / longer / kSideMultiple * kSideMultiple, kMinSide);
-        };
-        less.width = scaled(request.width);
-        less.height = scaled(request.height);
-        if (fits(less))
-            return fmt::format("{} frames at {}x{}", less.frames, less.width, less.height);
-    }
-    return {};
-}
-
 }  // namespace
 
 const char* auto_pattern(const DitGrid& grid) {
     return grid[0] * grid[1] * grid[2] < kAutoTokens ? "dense" : kAutoPattern;
 }
 
-ClipLimits clip_limits(const DitConfig& config) {
-    require(config.frames > 0,
-            "[video] this model makes pictures only: its dit.safetensors says nothing of clips, "
-            "\"frames\" in its config; expected a model trained on clips, such as the default one");
-    const auto number = [](int64_t value) { return static_cast<int>(value); };
-    return {.frames = number(config.frames),
-            .fps = number(config.fps),
-            .size = number(config.clip_size),
-            .least_frames = number(config.frame_range[0]),
-            .most_frames = number(config.frame_range[1])};
-}
-
 TextToVideo::Memory TextToVideo::memory(vk::Stream& stream, const Model& model,
                                         const Request& request) {
-    stream.wait();  // what weights were uploaded through is gone then
-    const auto& dit = model.dit.config();
-    const Shape latent = latent_shape(model, request);
-    const auto element = static_cast<int64_t>(bytes_of(model.dtype));
-    const int64_t values = latent[0] * latent[1] * latent[2] * latent[3];
     const int64_t samples = guidance_of(request).most_branches();
-    const int64_t tokens = samples * values / (dit.latent_channels * dit.patch * dit.patch);
-    // Of the width, in a block at once: its input and that of the first, normed, q, k, o, the
-    // output; then qkv and the hidden layer.
-    const int64_t block = tokens * (7 * dit.width + 3 * dit.width + dit.hidden) * element;
-    // Latents: noise, input, velocity of both samples, and what the sampler keeps.
-    const int64_t latents = values * (4 * samples * element + 8 * 4);
-    // The decoder's maps of 64 channels: three or so at every resolution.
-    const int64_t pixels = decode_batch(request.width, request.height, request.frames) *
-                           request.width * request.height;
-    const int64_t map = pixels * 64 * element;
-    const int64_t decode = 4 * map * 21 / 16 + pixels * 3 * (element + 4);
-    return {.weights = stream.device().allocated(),
-            .activations = static_cast<uint64_t>(block + latents),
-            .decode = static_cast<uint64_t>(decode),
-            .widest = static_cast<uint64_t>(
-                std::max(tokens * std::max(3 * dit.width, dit.hidden) * element, map))};
+    Memory memory = clip_memory(stream, model, shape_of(request), samples,
+                                decode_batch(request.width, request.height, request.frames));
+    const Shape latent = shape_of(request).latents(model);
+    const int64_t values = latent[0] * latent[1] * latent[2] * latent[3];
+    // Noise, input, velocity of both samples, and what the sampler keeps.
+    const auto element = static_cast<int64_t>(bytes_of(model.dtype));
+    memory.activations += static_cast<uint64_t>(values * (4 * samples * element + 8 * 4));
+    return memory;
 }
 
 void TextToVideo::require_fits(vk::Stream& stream, const Model& model, const Request& request,
                                uint64_t available) {
     validate(model, request);
-    const auto& info = stream.device().info();
-    const uint64_t binding = info.limits.storage_buffer_range;
-    if (available == 0) available = info.memory_free > 0 ? info.memory_free : info.memory;
-    const auto fits = [&](const Request& wanted) {
-        const Memory need = memory(stream, model, wanted);
-        return need.total() <= available && need.widest <= binding;
-    };
-    if (fits(request)) return;
-    const Memory need = memory(stream, model, request);
-    const auto mebibytes = [](uint64_t bytes) { return bytes >> 20; };
-    const std::string why =
-        need.total() > available
-            ? fmt::format("needs about {} MiB of device memory, {} MiB are free",
-                          mebibytes(need.total()), mebibytes(available))
-            : fmt::format("needs a tensor of {} MiB, the device's shaders see at most {} MiB",
-                          mebibytes(need.widest), mebibytes(binding));
-    const std::string less = fitting(fits, request, clip_limits(model.dit.config()));
-    fail("[video] {} frames at {}x{}: {}. {}", request.frames, request.width, request.height, why,
-         less.empty() ? "No clip fits: choose another device with --device" : less + " would fit");
+    fovea::require_fits(
+        stream.device().info(), "video", shape_of(request),
+        clip_limits(model.dit.config()).least_frames,
+        [&](const ClipShape& shape) {
+            Request other = request;
+            other.frames = shape.frames;
+            other.width = shape.width;
+            other.height = shape.height;
+            return memory(stream, model, other);
+        },
+        available);
 }
 
 TextToVideo::Result TextToVideo::run(vk::Stream& stream, const Model& model,
@@ -217,7 +155,7 @@ TextToVideo::Result TextToVideo::run(vk::Stream& stream, const Model& model,
         on_preview = [&](int step, const Tensor& z) {
             request.on_preview(step, preview(run, z, request.preview_frames));
         };
-    const Tensor latents = run.run(on_preview).reshape(latent_shape(model, request));
+    const Tensor latents = run.run(on_preview).reshape(shape_of(request).latents(model));
     int done = request.steps;
     const auto decoded = [&] {
         if (request.cancel && *request.cancel) throw Cancelled();
@@ -255,7 +193,7 @@ TextToVideo::Probe TextToVideo::probe(vk::Stream& stream, const Model& model,
         probe.step_seconds += seconds * kind.count / request.steps * evaluations(request.sampler);
     }
     probe.passes = run.mean_passes();
-    const Tensor frame = z.reshape(latent_shape(model, request)).slice(0, 1);
+    const Tensor frame = z.reshape(shape_of(request).latents(model)).slice(0, 1);
     for (int i = 0; i < 2; ++i) {
         const auto begin = Clock::now();
         run.decode(frame);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "pipelines/clip.h"
 #include "pipelines/denoise.h"
 #include "vision/methods/parse.h"
 
@@ -33,15 +34,7 @@ struct TextToVideo {
     /// Throws Error for a request that cannot be or does not fit, a NaN or blank frames, Cancelled.
     static Result run(vk::Stream& stream, const Model& model, const Request& request);
 
-    /// Bytes of device memory, before any work.
-    struct Memory {
-        uint64_t weights;      ///< what the model holds on the device now
-        uint64_t activations;  ///< of the transformer, latents with them
-        uint64_t decode;       ///< of the autoencoder, for a batch of frames
-        uint64_t widest;       ///< the largest tensor, which a binding must hold
-        /// Freed memory is used again only for tensors of its size, so it adds up.
-        uint64_t total() const { return weights + activations + decode; }
-    };
+    using Memory = ClipMemory;
     static Memory memory(vk::Stream& stream, const Model& model, const Request& request);
 
     /// Throws Error, with what would fit, where the clip needs more than `available` bytes (0: what
@@ -63,13 +56,5 @@ struct TextToVideo {
 const char* auto_pattern(const DitGrid& grid);
 inline constexpr int64_t kAutoTokens = 4096;
 inline constexpr const char* kAutoPattern = "neighborhood:0x7x7";
-
-/// What a model was trained to make.
-struct ClipLimits {
-    int frames, fps, size;
-    int least_frames, most_frames;
-};
-/// Throws Error for a model of pictures only.
-ClipLimits clip_limits(const DitConfig& config);
 
 }  // namespace fovea

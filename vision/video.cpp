@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <fstream>
 #include <optional>
 #include <regex>
 
@@ -168,6 +170,19 @@ std::string save_video(const fs::path& path, const Clip& clip) {
     }
     save_frames(path, clip);
     return "PNG frames";
+}
+
+bool is_clip(const fs::path& path) {
+    std::error_code error;
+    if (fs::is_directory(path, error) || is_pattern(path)) return true;
+    std::array<char, 16> start{};
+    std::ifstream file(path, std::ios::binary);
+    file.read(start.data(), start.size());
+    require(file.gcount() > 0, "[video] {} is missing or empty, expected a picture or a clip",
+            path.string());
+    const auto bytes = std::as_bytes(std::span(start)).first(static_cast<size_t>(file.gcount()));
+    const std::string kind = file_kind(bytes);
+    return kind != "a PNG picture" && kind != "a JPEG picture";
 }
 
 Clip load_video(const fs::path& path) {

@@ -35,6 +35,10 @@ VideoFormat video_format(const std::filesystem::path& path);
 /// The same clip gives the same bytes on one machine. Throws Error.
 std::string save_video(const std::filesystem::path& path, const Clip& clip);
 
+/// Whether something is no PNG or JPEG, which load_image() reads: a folder or pattern of frames, a
+/// file of other bytes. Throws Error where there is nothing to read.
+bool is_clip(const std::filesystem::path& path);
+
 /// Reads one back; a folder or pattern as save_video() writes it (without fps: 8). Other videos
 /// that libavformat knows are read, too. Throws Error.
 Clip load_video(const std::filesystem::path& path);

@@ -83,7 +83,7 @@ struct Studio {
         std::vector<float> times = flow_times(r.steps);
         std::erase_if(times, [&](float t) { return t > strength; });
         const Tensor z0 = convert(
-            stream, model.autoencoder.encode(stream, to_device(stream, {r.picture}, model.dtype)),
+            stream, model.autoencoder.encode(stream, to_device(stream, r.frames, model.dtype)),
             DType::f32);
         Tensor z = linear_combination(stream, {{1 - times[0], z0}, {times[0], run.start()}});
         FlowSampler sampler(request.sampler, times);
@@ -200,7 +200,7 @@ void bench_edit(vk::Device& device, const EditOptions& o) {
         for (size_t i = 0; i < cases.size(); ++i) {
             const Case& one = cases[i];
             Edit::Request request = v;
-            request.picture = one.picture;
+            request.frames = {one.picture};
             request.width = one.picture.width;
             request.height = one.picture.height;
             request.source = one.prompt;
@@ -211,9 +211,9 @@ void bench_edit(vk::Device& device, const EditOptions& o) {
             for (size_t m = 0; m < kMethods.size(); ++m) {
                 if (!wants(kMethods[m].name)) continue;
                 const auto start = std::chrono::steady_clock::now();
-                const Image picture = m == 0
-                                          ? Edit::run(studio.stream, studio.model, request).picture
-                                          : studio.draw(request, i, kMethods[m].strength);
+                const Image picture =
+                    m == 0 ? Edit::run(studio.stream, studio.model, request).frames[0]
+                           : studio.draw(request, i, kMethods[m].strength);
                 const double seconds =
                     std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
                 const Verdict verdict =
@@ -225,11 +225,11 @@ void bench_edit(vk::Device& device, const EditOptions& o) {
             }
             if (wants(kRoundTrip)) {
                 const auto trip = Edit::round_trip(studio.stream, studio.model, request);
-                const double db = psnr(trip.picture, one.picture);
+                const double db = psnr(trip.frames[0], one.picture);
                 back += db;
                 back_least = std::min(back_least, db);
-                decoded += psnr(trip.decoded, one.picture);
-                inverted += psnr(trip.picture, trip.decoded);
+                decoded += psnr(trip.decoded[0], one.picture);
+                inverted += psnr(trip.frames[0], trip.decoded[0]);
             }
             progress.update(static_cast<int>(i) + 1, static_cast<int>(cases.size()));
         }

@@ -10,6 +10,7 @@
 #include "backend/error.h"
 #include "backend/patterns/dense.h"
 #include "backend/patterns/disc.h"
+#include "backend/patterns/frames.h"
 #include "backend/patterns/identity.h"
 #include "backend/patterns/radial.h"
 #include "backend/patterns/sizes.h"
@@ -180,6 +181,13 @@ Pattern parse_identity(const Parts& parts, const Grid& grid, std::string_view sp
     return identity(o);
 }
 
+Pattern parse_shared_frames(const Parts& parts, const Grid& grid, std::string_view spec) {
+    require_axes(grid, 2, 3, spec);
+    require(parts.size() == 2, "[pattern] \"{}\": frames are missing, as in frames:first+previous",
+            spec);
+    return frames(grid, parse_frames(std::string(parts[1]), '+'));
+}
+
 Pattern refuse_mask(const Parts& parts, const Grid&, std::string_view spec) {
     fail(
         "[pattern] \"{}\": a block mask does not fit into a spec; run `fovea attention` on a "
@@ -212,6 +220,10 @@ constexpr Entry kEntries[] = {
      "identity[:text=N][:before=N]: image tokens see themselves and the text after or before them "
      "(perturbed attention of joint models)",
      parse_identity},
+    {"frames",
+     "frames:NAME+NAME…: of a clip's frames each query sees its own and first, middle, last, "
+     "previous, next, or none else",
+     parse_shared_frames},
     {"block_sparse", "block_sparse: any mask over blocks; takes a file, see fovea attention",
      refuse_mask},
     {"reordered",

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/apps/program.h"
-#include "vision/image.h"
+#include "vision/video.h"
 
 namespace fovea {
 namespace {
@@ -78,6 +78,41 @@ TEST_F(EditCli, AnEditIsMadeAndMadeAgain) {
         run("edit --settings " + path("a.png") + " -o " + path("b.png") + " --no-tune");
     ASSERT_EQ(again.code, 0) << again.err;
     EXPECT_EQ(load_image(path("a.png")).rgb, load_image(path("b.png")).rgb);
+}
+
+TEST_F(EditCli, AClipIsEditedAndSaysHow) {
+    Clip clip{.frames = {}, .fps = 10, .text = R"({"prompt": "a red apple moving right"})"};
+    for (int i = 0; i < 4; ++i) {
+        Image frame = load_image(drawing());
+        std::rotate(frame.rgb.begin(), frame.rgb.end() - 36 * i, frame.rgb.end());
+        clip.frames.push_back(frame);
+    }
+    save_video(path("given.gif"), clip);
+    const std::string edit = "edit " + path("given.gif") + " ";
+    expect_error(edit + "--swap apple=pear -o " + path("a.png"), "expected a name with .mp4");
+    expect_error(edit + "--swap apple=pear --start 3 --frames 2", "has 4 frames");
+    expect_error(edit + "--swap apple=pear --shared-frames second", "expected none, or some of");
+    expect_error("edit " + drawing() + " --from x --to y --frames 8", "are for clips");
+    const auto first =
+        run(edit +
+            "--swap apple=pear --start 1 --frames 2 --shared-frames first --steps 1 --cfg 1 "
+            "--size 128x128 --no-tune --json --show-mask " +
+            path("mask.png") + " -o " + path("a/"));
+    ASSERT_EQ(first.code, 0) << first.err;
+    EXPECT_THAT(first.err, HasSubstr("2 frames, where the model has learnt clips of 8 to 24"));
+    EXPECT_THAT(first.err, HasSubstr("edit:"));  // progress
+    const auto json = nlohmann::json::parse(first.out);
+    EXPECT_EQ(json.at("to"), "a red pear moving right");
+    EXPECT_EQ(json.at("mask_map").size(), 2u * 64);
+    EXPECT_EQ(json.at("shared_frames"), "first");
+    const Clip made = load_video(path("a/"));
+    ASSERT_EQ(made.frames.size(), 2u);
+    EXPECT_NEAR(made.fps, 10, 0.1);
+    EXPECT_NE(made.frames[0].rgb, made.frames[1].rgb);
+    EXPECT_GT(load_image(path("mask.png")).width, 2 * 128);
+    // Everything comes from the edited clip again.
+    expect_error("edit --settings " + path("a/") + " --start 3 -o " + path("b/"),
+                 "--start 3 --frames 2 found");
 }
 
 TEST_F(EditCli, LensReadsThePromptOfAPicture) {

@@ -12,6 +12,7 @@
 #include "backend/error.h"
 #include "backend/patterns/block_sparse.h"
 #include "backend/patterns/disc.h"
+#include "backend/patterns/frames.h"
 #include "backend/patterns/identity.h"
 #include "backend/patterns/radial.h"
 #include "backend/patterns/reordered.h"
@@ -368,6 +369,46 @@ TEST(Identity, ImageTokensSeeThemselvesAndText) {
             EXPECT_EQ(pattern.keeps(q, k), text || q == k) << q << " " << k;
         }
     refuses([] { identity({.text_after = 3}); }, "1 to 16777216 tokens");
+}
+
+// ---- frames ----
+
+TEST(Frames, AQuerySeesItsOwnAndThoseThatAreNamed) {
+    const auto of = [](const char* names) {
+        return frames({.shape = {5, 2, 3}}, parse_frames(names, ','));
+    };
+    const auto seen_by = [](const Frames& pattern, uint32_t frame) {
+        std::vector<uint32_t> seen;
+        for (uint32_t k = 0; k < 30; ++k)
+            if (pattern.keeps(frame * 6 + 2, k)) seen.push_back(k / 6);
+        EXPECT_EQ(seen.size() % 6, 0u);
+        seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
+        return seen;
+    };
+    using Seen = std::vector<uint32_t>;
+    EXPECT_EQ(seen_by(of("none"), 3), Seen{3});
+    EXPECT_EQ(seen_by(of("first,previous"), 3), (Seen{0, 2, 3}));
+    EXPECT_EQ(seen_by(of("first,previous"), 0), Seen{0});
+    EXPECT_EQ(seen_by(of("next,last"), 1), (Seen{1, 2, 4}));
+    EXPECT_EQ(seen_by(of("next,middle"), 4), (Seen{2, 4}));
+    // What a tile's cover says is what its pairs say.
+    for (const char* names : {"none", "first,previous", "middle,next"}) {
+        const Frames pattern = of(names);
+        for (const uint32_t q : {0u, 4u, 12u, 22u})
+            for (uint32_t k = 0; k < 26; k += 2) {
+                uint32_t kept = 0;
+                for (uint32_t i = 0; i < 4; ++i)
+                    for (uint32_t j = 0; j < 4; ++j) kept += pattern.keeps(q + i, k + j);
+                const Cover expected = kept == 0    ? Cover::none
+                                       : kept == 16 ? Cover::full
+                                                    : Cover::partial;
+                EXPECT_EQ(pattern.cover({q, q + 4}, {k, k + 4}), expected) << q << " " << k;
+            }
+    }
+    EXPECT_NE(of("first").key(), of("middle").key());
+    refuses([] { parse_frames("first,second", ','); }, "\"second\" found in \"first,second\"");
+    refuses([] { parse_frames("", ','); }, "expected none, or some of first, middle");
+    refuses([] { frames({}, {}); }, "frames first");
 }
 
 }  // namespace

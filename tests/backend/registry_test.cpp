@@ -4,6 +4,7 @@
 
 #include "backend/error.h"
 #include "backend/patterns/disc.h"
+#include "backend/patterns/frames.h"
 #include "backend/patterns/identity.h"
 #include "backend/patterns/neighborhood.h"
 #include "backend/patterns/radial.h"
@@ -59,6 +60,8 @@ TEST(Registry, ParsesRadialDiscAndIdentity) {
     EXPECT_EQ(parse_pattern("disc:2.5:text=3", kGrid).key(), Pattern(disc(kGrid, 2.5, 3)).key());
     EXPECT_EQ(parse_pattern("identity:text=3:before=2", kGrid).key(),
               Pattern(identity({.tokens = 192, .text_before = 2, .text_after = 3})).key());
+    EXPECT_EQ(parse_pattern("frames:first+next", video).key(),
+              Pattern(frames(video, {.first = true, .next = true})).key());
     EXPECT_EQ(parse_pattern("identity", kGrid).grid().tokens(), 192u);
 
     const auto refuses = [&](const char* spec, const char* why) {
@@ -78,6 +81,8 @@ TEST(Registry, ParsesRadialDiscAndIdentity) {
     refuses("disc:-1", "above 0");
     refuses("disc:2:text=1:text=2", "twice");
     refuses("identity:7", "name=value");
+    refuses("frames", "frames are missing");
+    refuses("frames:first:last", "frames are missing");
     refuses("block_sparse:64", "fovea attention");
     refuses("reordered", "reordered()");
     EXPECT_THROW(parse_pattern("disc:3", video), Error);

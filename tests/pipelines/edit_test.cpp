@@ -20,7 +20,7 @@ class EditTest : public ::testing::Test {
     EditTest()
         : stream_(device()),
           model_(Model::load(stream_, FOVEA_SOURCE_DIR "/assets/default", DType::f32)) {
-        request_.picture = picture();
+        request_.frames = {picture()};
         request_.width = request_.height = 128;
         request_.source = "a red apple on a blue background";
         request_.target = "a pear on a blue background";
@@ -97,21 +97,21 @@ TEST_F(EditTest, OutsideTheMaskNothingChangesAndInsideWeightsMatter) {
             const auto at = static_cast<size_t>(3 * (y * 128 + x));
             kept += far;
             if (far) {
-                EXPECT_EQ(result.picture.rgb[at], result.resized.rgb[at]) << x << " " << y;
+                EXPECT_EQ(result.frames[0].rgb[at], result.resized[0].rgb[at]) << x << " " << y;
             }
         }
     EXPECT_GT(kept, 0u);
-    EXPECT_NE(result.picture.rgb, result.resized.rgb);
+    EXPECT_NE(result.frames[0].rgb, result.resized[0].rgb);
 
     request_.weights = {{"pear", 0.5f}};
-    EXPECT_NE(result.picture.rgb, run().picture.rgb);
+    EXPECT_NE(result.frames[0].rgb, run().frames[0].rgb);
 }
 
 TEST_F(EditTest, TheWayBackAndForthIsThePicture) {
     request_.steps = 4;
     const auto trip = Edit::round_trip(stream_, model_, request_);
-    EXPECT_GT(psnr(trip.picture, trip.decoded), 32);
-    EXPECT_GT(psnr(trip.picture, request_.picture), 20);
+    EXPECT_GT(psnr(trip.frames[0], trip.decoded[0]), 32);
+    EXPECT_GT(psnr(trip.frames[0], request_.frames[0]), 20);
 }
 
 // v = z has the exact step back z_i = z_{i+1} / (1 + t_{i+1} − t_i).
@@ -138,6 +138,91 @@ TEST(Inversion, SolvesTheStepBack) {
         [](const Tensor& z, float) { return z; }, options);
     EXPECT_EQ(once.evaluations, 4);
     EXPECT_GT(once.residual, 0.05);
+}
+
+/// A clip of few frames, as tokens² of attention are most of the time here.
+class EditClipTest : public EditTest {
+  protected:
+    static constexpr size_t kFrames = 2;
+    EditClipTest() {
+        request_.frames.assign(kFrames, picture());
+        for (size_t i = 0; i < kFrames; ++i) {  // the disc moves right
+            auto& rgb = request_.frames[i].rgb;
+            std::rotate(rgb.begin(), rgb.end() - static_cast<long>(36 * i), rgb.end());
+        }
+        request_.iterations = 1;
+    }
+};
+
+TEST_F(EditClipTest, OutsideTheMaskOfEachFrameNothingChangesAndMemoryIsForeseen) {
+    vk::Device own_device;  // peaks are of a device's whole life
+    vk::Stream stream(own_device);
+    const Model model = Model::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    request_.mask = 0.7f;
+    request_.mask_words = {"apple"};
+    request_.shared_frames = "first";
+    const auto foreseen = static_cast<double>(Edit::memory(stream, model, request_).total());
+    const auto result = Edit::run(stream, model, request_);
+    const auto peak = static_cast<double>(own_device.peak_allocated());
+    EXPECT_GE(foreseen, 0.95 * peak);
+    EXPECT_LE(foreseen, 1.4 * peak);
+
+    ASSERT_EQ(result.frames.size(), kFrames);
+    ASSERT_EQ(result.mask.size(), kFrames * 64);
+    const auto found = to_host(stream, result.latent), own = to_host(stream, result.source_latent);
+    ASSERT_EQ(found.size(), kFrames * 16 * 16 * 12);
+    size_t inside = 0, changed = 0;
+    for (size_t at = 0; at < found.size(); ++at) {
+        const size_t row = at / 12 / 16, column = at / 12 % 16;  // rows of all frames
+        if (result.mask[row / 2 * 8 + column / 2] == 0) {
+            EXPECT_EQ(found[at], own[at]) << at;
+        } else {
+            ++inside;
+            changed += found[at] != own[at];
+        }
+    }
+    EXPECT_GT(inside, 0u);
+    EXPECT_LT(inside, found.size());
+    EXPECT_GT(changed, inside / 2);
+    size_t kept = 0;
+    for (size_t i = 0; i < kFrames; ++i)  // where the next token may not change either
+        if (result.mask[i * 64] + result.mask[i * 64 + 1] + result.mask[i * 64 + 8] +
+                result.mask[i * 64 + 9] ==
+            0) {
+            EXPECT_EQ(result.frames[i].rgb[0], result.resized[i].rgb[0]);
+            ++kept;
+        }
+    EXPECT_GT(kept, 0u);
+    // The second frame no longer sees the first.
+    request_.shared_frames = "none";
+    EXPECT_NE(to_host(stream, Edit::run(stream, model, request_).latent), found);
+    own_device.finish_pipelines();
+}
+
+TEST_F(EditClipTest, EqualPromptsGiveTheClipBack) {
+    request_.target = request_.source;
+    request_.mask = 0;
+    const auto result = run();
+    EXPECT_EQ(to_host(stream_, result.latent), to_host(stream_, result.source_latent));
+    EXPECT_THAT(result.mask, ::testing::Each(1.0f));
+}
+
+TEST_F(EditClipTest, WhatCannotBeIsRefusedBeforeTheWork) {
+    const auto message = [&] { return error([&] { run(); }); };
+    request_.shared_frames = "second";
+    EXPECT_THAT(message(), HasSubstr("\"second\" found"));
+    request_.shared_frames = "all";
+    const uint64_t need = Edit::memory(stream_, model_, request_).total();
+    EXPECT_EQ(error([&] { Edit::require_fits(stream_, model_, request_, need); }), "");
+    EXPECT_THAT(error([&] { Edit::require_fits(stream_, model_, request_, need - 1); }),
+                HasSubstr("2 frames at 128x128: needs about"));
+    request_.frames.push_back(Image{64, 64, {}});
+    EXPECT_THAT(message(), HasSubstr("frames of 128x128 and 64x64 found"));
+    request_.frames.resize(25);
+    EXPECT_THAT(message(), HasSubstr("25 frames found, expected at most 24"));
+    request_.frames.resize(1);
+    request_.shared_frames = "first";
+    EXPECT_THAT(message(), HasSubstr("beside a picture"));
 }
 
 TEST_F(EditTest, BadRequestsSayWhatIsExpectedAndCancelEndsOne) {

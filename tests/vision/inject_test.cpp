@@ -168,6 +168,9 @@ TEST(WordMask, IsAboveTheThresholdAndGrows) {
                 ::testing::ElementsAre(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1));
     EXPECT_THAT(word_mask(heat, 3, 4, {.threshold = 0.4f, .grow = 1}),
                 ::testing::ElementsAre(0, 0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1));
+    // Of a clip: over all frames, and none grows into another.
+    EXPECT_THAT(word_mask({1, 1, 1, 3, 2, 1}, 1, 2, {.threshold = 0.6f, .grow = 1, .frames = 3}),
+                ::testing::ElementsAre(0, 0, 1, 1, 0, 0));
     EXPECT_THAT(word_mask({1, 1}, 1, 2, {}), ::testing::ElementsAre(0, 0));
     EXPECT_THROW(word_mask({1, 1}, 1, 3, {}), Error);
 }

@@ -16,19 +16,22 @@ constexpr int64_t kValues = 8;  // columns of v: the fewest that attention takes
 
 std::vector<float> word_mask(const std::vector<float>& heat, int64_t rows, int64_t columns,
                              const WordMaskOptions& options) {
-    require(std::ssize(heat) == rows * columns && !heat.empty(),
-            "[mask] {} values found, expected {}×{}", heat.size(), rows, columns);
+    const int64_t tokens = options.frames * rows * columns;
+    require(std::ssize(heat) == tokens && !heat.empty(),
+            "[mask] {} values found, expected {}×{}×{}", heat.size(), options.frames, rows,
+            columns);
     const auto [least, most] = std::minmax_element(heat.begin(), heat.end());
     const float low = *least, range = *most - low;
     std::vector<float> mask(heat.size(), 0);
     if (range <= 0) return mask;
-    for (int64_t at = 0; at < rows * columns; ++at) {
+    for (int64_t at = 0; at < tokens; ++at) {
         if ((heat[static_cast<size_t>(at)] - low) / range <= options.threshold) continue;
-        const int64_t row = at / columns, column = at % columns, grow = options.grow;
+        const int64_t row = at / columns % rows, column = at % columns, grow = options.grow;
+        const int64_t frame = at - row * columns - column;
         for (int64_t y = std::max<int64_t>(0, row - grow); y <= std::min(rows - 1, row + grow); ++y)
             for (int64_t x = std::max<int64_t>(0, column - grow);
                  x <= std::min(columns - 1, column + grow); ++x)
-                mask[static_cast<size_t>(y * columns + x)] = 1;
+                mask[static_cast<size_t>(frame + y * columns + x)] = 1;
     }
     return mask;
 }

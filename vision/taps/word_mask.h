@@ -11,11 +11,13 @@ namespace fovea {
 
 struct WordMaskOptions {
     float threshold = 0.5f;  ///< of the map brought to [0, 1]
-    int grow = 1;            ///< tokens on every side
+    int grow = 1;            ///< tokens on every side, in the same frame
+    int64_t frames = 1;
 };
 
 /// 1 where the heat, its least brought to 0 and its most to 1, is above the threshold, or where a
-/// token within `grow` is; else 0. heat: (rows, columns). All 0 for a flat map.
+/// token within `grow` is; else 0. heat: (frames, rows, columns), brought to [0, 1] over all of
+/// them. All 0 for a flat map.
 std::vector<float> word_mask(const std::vector<float>& heat, int64_t rows, int64_t columns,
                              const WordMaskOptions& options = {});
 
