@@ -63,7 +63,7 @@ std::string word_of(const std::string& key, const Json& value) {
 
 void check_by_command(const Job& job) {
     try {
-        run_command(job, std::string("checked") + find_type(job.type)->extension,
+        run_command(job, "checked" + extension_of(job),
                     std::make_shared<Checker>());
     } catch (const Checked&) {
     }
@@ -230,6 +230,14 @@ const JobType* find_type(const std::string& name) {
     for (const JobType& type : job_types())
         if (name == type.name) return &type;
     return nullptr;
+}
+
+std::string extension_of(const Job& job) {
+    const auto picture = job.options.find("picture");
+    if (job.type == "edit" && picture != job.options.end() && picture->is_string())
+        for (const char* clip : {".mp4", ".webp", ".gif"})
+            if (picture->get<std::string>().ends_with(clip)) return ".webp";
+    return find_type(job.type)->extension;
 }
 
 const std::map<std::string, std::string>& refused_keys() {

@@ -44,6 +44,9 @@ struct Job {
     std::string group() const;
 };
 
+/// Of what a job makes where its name has none: its type's, or .webp for an edited clip.
+std::string extension_of(const Job& job);
+
 struct BadLine {
     int line;
     std::string reason;

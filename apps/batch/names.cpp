@@ -90,12 +90,12 @@ void check_part(const std::string& part, const std::string& name) {
             name);
 }
 
-bool has_extension(const std::string& name, const JobType& type) {
+bool has_extension(const std::string& name, const std::string& extension) {
     const size_t dot = name.rfind('.');
     if (dot == std::string::npos) return false;
     const std::string own = name.substr(dot);
-    const bool clip = std::string_view(type.extension) == ".mp4";
-    return own == type.extension || (clip && (own == ".webp" || own == ".gif"));
+    const bool clip = extension != ".png";
+    return own == extension || (clip && (own == ".mp4" || own == ".webp" || own == ".gif"));
 }
 
 // Parents of a name, the nearest first.
@@ -121,8 +121,8 @@ std::string name_of(const Job& job, const std::string& name_template) {
         name += expand(job, name_template.substr(at + 1, end - at - 1));
         at = end + 1;
     }
-    const JobType& type = *find_type(job.type);
-    if (!has_extension(name, type)) name += type.extension;
+    const std::string extension = extension_of(job);
+    if (!has_extension(name, extension)) name += extension;
     require(name.size() <= kMaxName, "the name has more than {} characters", kMaxName);
     require(lower(name.substr(0, name.find('/'))) != "results.jsonl",
             "the name {} has a folder results.jsonl, the file of the results", name);
