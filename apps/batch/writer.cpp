@@ -14,12 +14,6 @@ namespace {
 
 constexpr size_t kMostWaiting = 128;  // pictures of 512×512 take 3 MB each
 
-std::string settings_in(const std::filesystem::path& png) {
-    const auto text = read_png_text(png);
-    const auto found = text.find(kSettingsName);
-    return found == text.end() ? "" : found->second;
-}
-
 }  // namespace
 
 void Run::stop(const std::string& reason) {
@@ -82,7 +76,7 @@ void Writer::save(Product& product) {
         if (product.picture)
             save_png(made.written, *product.picture, {{kSettingsName, made.settings}});
         else if (made.written.extension() == ".png")
-            made.settings = settings_in(made.written);
+            made.settings = settings_in(made.written.string());
         made.hash = sha256_of_file(made.written);
     } catch (const WriteError&) {
         throw;
