@@ -12,6 +12,7 @@
 #include "backend/ops/rectified.h"
 #include "backend/patterns/block_sparse.h"
 #include "backend/patterns/disc.h"
+#include "backend/patterns/frames.h"
 #include "backend/patterns/identity.h"
 #include "backend/patterns/radial.h"
 #include "backend/patterns/reordered.h"
@@ -89,6 +90,11 @@ struct Page : Given {
                                               .block = 64,
                                               .keep = 0.2f,
                                               .mass = 0.3f});
+    }
+
+    void frames_() {
+        const auto pattern = frames({.shape = {16, 8, 8}}, {.first = true, .previous = true});
+        const Tensor o = attention(stream, q, k, v, pattern);
     }
 
     void disc_() {

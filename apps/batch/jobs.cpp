@@ -63,8 +63,7 @@ std::string word_of(const std::string& key, const Json& value) {
 
 void check_by_command(const Job& job) {
     try {
-        run_command(job, "checked" + extension_of(job),
-                    std::make_shared<Checker>());
+        run_command(job, "checked" + extension_of(job), std::make_shared<Checker>());
     } catch (const Checked&) {
     }
 }

@@ -119,7 +119,7 @@ TEST(Registry, RadialThatKeepsNothingIsAnError) {
 }
 
 TEST(Registry, HelpNamesEveryPattern) {
-    EXPECT_EQ(pattern_help().size(), 7u);
+    EXPECT_EQ(pattern_help().size(), 8u);
 }
 
 }  // namespace
