@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct AttentionOptions {
     std::vector<std::string> files;
     std::string path = "automatic", precision, scores = "stored", output, device;
     bool json = false;
@@ -32,7 +32,7 @@ struct Plan {
 
 /// Matrix paths multiply fp16 only, so a path that is forced decides what is not said, and so do
 /// int8 scores.
-Plan plan(const Options& options, const vk::DeviceInfo& device) {
+Plan plan(const AttentionOptions& options, const vk::DeviceInfo& device) {
     AttentionPath path = parse_path(options.path);
     const char* forced = std::getenv("FOVEA_PATH");
     if (path == AttentionPath::automatic && forced && *forced) path = parse_path(forced);
@@ -47,7 +47,7 @@ Plan plan(const Options& options, const vk::DeviceInfo& device) {
 }
 
 /// Where each result goes: OUT itself, or OUT/NAME for several cases and where OUT is a folder.
-std::vector<fs::path> outputs(const Options& options) {
+std::vector<fs::path> outputs(const AttentionOptions& options) {
     if (options.output.empty()) return {};
     const fs::path out = options.output;
     std::error_code error;
@@ -89,7 +89,7 @@ std::string text(std::optional<float> error) {
     return error ? fmt::format("{:.1e}", *error) : "not in the file";
 }
 
-void print_line(const Options& options, const std::string& file, const Plan& plan,
+void print_line(const AttentionOptions& options, const std::string& file, const Plan& plan,
                 const AttentionCase& c, const AttentionCaseResult& result) {
     std::string why;
     if (c.wrong_blocks > 0)
@@ -123,7 +123,7 @@ std::string with_file(std::string message, const std::string& file) {
     return message.insert(at + 2, file + ": ");
 }
 
-void run(const Options& options) {
+void run(const AttentionOptions& options) {
     const auto destinations = outputs(options);
     vk::Device device(options.device);
     const Plan chosen = plan(options, device.info());
@@ -163,7 +163,7 @@ void run(const Options& options) {
 void add_attention(CLI::App& app) {
     auto* command = app.add_subcommand(
         "attention", "Run attention cases and compare them with the results they expect");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<AttentionOptions>();
     command->add_option("cases", options->files, "CASE.safetensors…")->required();
     command->add_option("--path", options->path, "automatic, scalar, khr or nv2")
         ->capture_default_str();

@@ -32,7 +32,7 @@ constexpr auto kTick = std::chrono::milliseconds(100);
 constexpr double kLook = 0.5, kBeat = 2, kResults = 30;
 constexpr double kPart = 0.02;
 
-struct Options {
+struct BatchOptions {
     std::string jobs, output = "batch/", name = "{id}", batch = "auto", progress = "auto", metrics;
     std::vector<std::string> defaults, devices, slurm_options;
     std::string shard;
@@ -43,7 +43,7 @@ struct Options {
 };
 
 // "steps=8" → a number where it is one, else text.
-Json defaults_of(const Options& options) {
+Json defaults_of(const BatchOptions& options) {
     Json defaults = Json::object();
     for (const auto& text : options.defaults) {
         const size_t at = text.find('=');
@@ -56,7 +56,7 @@ Json defaults_of(const Options& options) {
     return defaults;
 }
 
-std::string text_of(const Options& options) {
+std::string text_of(const BatchOptions& options) {
     require(!options.jobs.empty(), "[batch] no jobs; try fovea batch jobs.jsonl -o batch/");
     if (options.jobs == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
     std::ifstream file(options.jobs);
@@ -65,7 +65,7 @@ std::string text_of(const Options& options) {
 }
 
 // Every bad line; nothing runs unless they are to be skipped.
-void report_bad(const Options& options, const JobList& list) {
+void report_bad(const BatchOptions& options, const JobList& list) {
     const std::string file = options.jobs == "-" ? "standard input" : options.jobs;
     for (const BadLine& bad : list.bad)
         fmt::print(stderr, "{}:{}: {}\n", file, bad.line, bad.reason);
@@ -76,7 +76,7 @@ void report_bad(const Options& options, const JobList& list) {
     if (!options.skip_invalid) throw CLI::RuntimeError(kInvalid);
 }
 
-int64_t batch_of(const Options& options) {
+int64_t batch_of(const BatchOptions& options) {
     if (options.deterministic) return 1;
     if (options.batch == "auto") return 0;
     const bool digits = !options.batch.empty() && options.batch.size() < 6 &&
@@ -89,7 +89,7 @@ int64_t batch_of(const Options& options) {
 }
 
 // "all": the GPUs, or what there is without one.
-std::vector<std::string> devices_of(const Options& options) {
+std::vector<std::string> devices_of(const BatchOptions& options) {
     if (options.devices.empty()) return {""};
     if (options.devices != std::vector<std::string>{"all"}) return options.devices;
     std::vector<std::string> gpus, others;
@@ -207,7 +207,7 @@ int finish(Run& run, const Workers& workers, Report& report, const Counts& befor
 }
 
 // Of a folder and of its shards.
-void status(const Options& options) {
+void status(const BatchOptions& options) {
     const std::filesystem::path output = options.output;
     const auto shards = shard_folders(output);
     std::vector<std::filesystem::path> folders = shards;
@@ -238,7 +238,7 @@ void status(const Options& options) {
 }
 
 // With the words of this command line that concern the jobs.
-void submit_to_slurm(const Options& options, const std::string& jobs) {
+void submit_to_slurm(const BatchOptions& options, const std::string& jobs) {
     require(options.metrics.empty(),
             "[batch] --metrics found with --slurm: tasks would write over "
             "each other's; results.jsonl and --status have the numbers");
@@ -265,7 +265,7 @@ void submit_to_slurm(const Options& options, const std::string& jobs) {
                options.output);
 }
 
-void run(const Options& options) {
+void run(const BatchOptions& options) {
     if (options.schema) {
         fmt::print("{}\n", job_schema().dump(2));
         return;
@@ -325,7 +325,7 @@ void run(const Options& options) {
 
 void add_batch(CLI::App& app) {
     auto* command = app.add_subcommand("batch", "Do the jobs of a file; go on where it stopped");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<BatchOptions>();
     std::vector<std::string> types;
     for (const JobType& type : job_types()) types.emplace_back(type.name);
     command->footer(fmt::format(

@@ -21,7 +21,7 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-struct Options {
+struct BenchOptions {
     Names what, shapes, patterns, paths, tiles, merge;
     std::string json, markdown, plot, device, precision = "auto", scores = "stored";
     double seconds = 0.5;
@@ -34,13 +34,13 @@ struct Options {
     bool boxes = false;  ///< of inpaint
 };
 
-void save(const Options& o, const bench::Json& document, const bench::Json& merged) {
+void save(const BenchOptions& o, const bench::Json& document, const bench::Json& merged) {
     if (!o.json.empty()) bench::save_text(o.json, fmt::format("{}\n", document.dump(1)));
     if (!o.markdown.empty()) bench::save_text(o.markdown, bench::markdown_of(merged));
     if (!o.plot.empty()) bench::save_text(o.plot, bench::plot_of(merged));
 }
 
-void merge(const Options& o) {
+void merge(const BenchOptions& o) {
     require(o.what.empty() && o.shapes.empty() && o.patterns.empty() && o.paths.empty(),
             "[bench] --merge found beside something to measure, expected one of the two");
     std::vector<bench::Json> documents;
@@ -66,7 +66,7 @@ void require_fit(const std::string& spec, const std::vector<bench::AttentionShap
         }
 }
 
-void measure(const Options& o) {
+void measure(const BenchOptions& o) {
     require(!o.what.empty(),
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
     const auto is = [&](const char* name) { return o.what[0] == name; };
@@ -276,7 +276,7 @@ void add_bench(CLI::App& app) {
     auto* command = app.add_subcommand(
         "bench",
         "How fast ops and models run on this device, checked against the reference as they run");
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<BenchOptions>();
     command
         ->add_option("what", o->what,
                      "attention, gemm, conv, model, startup or all of these, several may be; or "

@@ -12,7 +12,7 @@
 namespace fovea::apps {
 namespace {
 
-struct Options {
+struct CalibrateOptions {
     std::vector<std::string> prompts;
     std::string output, picture, model, device, precision = "auto";
     double density = 0.3;
@@ -69,7 +69,7 @@ Image draw(const Calibration& c) {
     return tile_images(cells, static_cast<int>(s.range_ends.size()) * static_cast<int>(s.heads));
 }
 
-void run(const Options& o) {
+void run(const CalibrateOptions& o) {
     require_folder_of("calibrate", "--output", o.output);
     require_folder_of("calibrate", "--draw", o.picture);
     vk::Device device(o.device);
@@ -111,7 +111,7 @@ void run(const Options& o) {
 void add_calibrate(CLI::App& app) {
     auto* command = app.add_subcommand(
         "calibrate", "Measure where a model's clips attend, for --pattern reordered");
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<CalibrateOptions>();
     command->add_option("prompts", o->prompts, "A clip each; one or two are enough")->required();
     command->add_option("-o,--output", o->output, "The file of orders and masks")->required();
     command->add_option("--density", o->density, "Share of blocks to keep, mean of all")

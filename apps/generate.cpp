@@ -12,12 +12,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options : GenerationOptions {
+struct GenerateOptions : GenerationOptions {
     int count = 1;
     std::vector<std::string> boxes;
 };
 
-void dry_run(vk::Stream& stream, const Model& model, const Options& options,
+void dry_run(vk::Stream& stream, const Model& model, const GenerateOptions& options,
              const TextToImage::Request& request) {
     const auto probe = TextToImage::probe(stream, model, request);
     report({.what = fmt::format("{}×{}, {} steps, {} picture(s)", request.width, request.height,
@@ -30,7 +30,7 @@ void dry_run(vk::Stream& stream, const Model& model, const Options& options,
            stream.device().info(), options.json);
 }
 
-void run(const CLI::App& command, Options options, Host& host) {
+void run(const CLI::App& command, GenerateOptions options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.from.empty()) {
         const auto text = read_png_text(options.from);
@@ -124,7 +124,7 @@ void run(const CLI::App& command, Options options, Host& host) {
 
 void add_generate(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("generate", "Make a picture from a text");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<GenerateOptions>();
     command->footer(
         "Examples:\n"
         "  fovea generate \"a red apple on a blue background\"\n"

@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-struct Options {
+struct HeadHuntOptions {
     std::string output, prompts, command, state, picture, guidance = "cfg:1";
     std::string model, device, precision = "auto", sampler = "dpmpp2m";
     std::vector<int64_t> blocks;
@@ -31,7 +31,7 @@ struct Options {
     uint64_t seed = 0;
 };
 
-std::vector<std::string> read_prompts(const Options& o, const Concepts& concepts) {
+std::vector<std::string> read_prompts(const HeadHuntOptions& o, const Concepts& concepts) {
     if (o.prompts.empty()) return plain_prompts(concepts, o.count);
     std::vector<std::string> prompts;
     std::ifstream file(o.prompts);
@@ -98,8 +98,8 @@ std::string name_of(const HeadStrength& head) {
     return fmt::format("layer {} head {}", head.layer, head.head);
 }
 
-Json file_of(const HeadHunt::Request& request, const HeadHunt::Result& result, const Options& o,
-             const Model& model) {
+Json file_of(const HeadHunt::Request& request, const HeadHunt::Result& result,
+             const HeadHuntOptions& o, const Model& model) {
     Json json{{"heads", Json::array()},
               {"score_without", result.score_without},
               {"scale", request.scale},
@@ -148,7 +148,7 @@ void draw_sheet(vk::Stream& stream, const Model& model, HeadHunt::Request reques
     save_png(path, tile_images(cells, static_cast<int>(columns)));
 }
 
-void run(const Options& o) {
+void run(const HeadHuntOptions& o) {
     require_folder_of("headhunt", "--output", o.output);
     require_folder_of("headhunt", "--draw", o.picture);
     const fs::path folder = find_model(o.model);
@@ -221,7 +221,7 @@ void run(const Options& o) {
 void add_headhunt(CLI::App& app) {
     auto* command = app.add_subcommand(
         "headhunt", "Search the attention heads that are worth guiding away from");
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<HeadHuntOptions>();
     command->add_option("-o,--output", o->output, "The list of heads, JSON")->required();
     command
         ->add_option("--prompts", o->prompts,

@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options : GenerationOptions {
+struct InpaintOptions : GenerationOptions {
     std::string picture, mask, painta = "off", save_mask;
     std::vector<std::string> boxes;
     int count = 1, window = 256;
@@ -35,7 +35,7 @@ Box parse_box(const std::string& text) {
 }
 
 // Of --mask and --box together, or of what is transparent.
-Mask hole_of(const Options& options, const Image& picture) {
+Mask hole_of(const InpaintOptions& options, const Image& picture) {
     Mask hole;
     if (!options.mask.empty()) {
         hole = mask_of(load_image(options.mask));
@@ -69,7 +69,7 @@ Mask hole_of(const Options& options, const Image& picture) {
     return hole;
 }
 
-void dry_run(vk::Stream& stream, const Model& model, const Options& options,
+void dry_run(vk::Stream& stream, const Model& model, const InpaintOptions& options,
              const Inpaint::Request& request) {
     const Image& picture = request.jobs[0].picture;
     const auto tiles = Inpaint::plan(model, request.jobs[0].hole, request.window);
@@ -102,7 +102,7 @@ void dry_run(vk::Stream& stream, const Model& model, const Options& options,
     report(all, stream.device().info(), options.json);
 }
 
-void take_settings(const CLI::App& command, Options& o) {
+void take_settings(const CLI::App& command, InpaintOptions& o) {
     const auto text = read_png_text(o.from);
     const auto found = text.find(kSettingsName);
     const Settings settings("inpaint", command, o.from, found == text.end() ? "" : found->second);
@@ -120,7 +120,7 @@ std::string seam_text(const Seam& seam) {
     return fmt::format("{:.1f} of 255 across the edge, {:.1f} beside it", seam.across, seam.nearby);
 }
 
-void run(const CLI::App& command, Options options, Host& host) {
+void run(const CLI::App& command, InpaintOptions options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     const auto seconds_since_start = [&] {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -217,7 +217,7 @@ void run(const CLI::App& command, Options options, Host& host) {
 
 void add_inpaint(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("inpaint", "Fill holes of a picture by a text");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<InpaintOptions>();
     command->footer(
         "Examples:\n"
         "  fovea inpaint room.png \"a cat on a blue background\" --mask hole.png    white is "

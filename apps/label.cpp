@@ -59,6 +59,18 @@ constexpr Glyph kGlyphs[] = {{'a', {0x00, 0x00, 0x0e, 0x01, 0x0f, 0x11, 0x0f, 0x
 
 }  // namespace
 
+Image paper(int width, int height) {
+    Image image{width, height, {}};
+    image.rgb.assign(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height), 1);
+    return image;
+}
+
+void paste(Image& image, const Image& part, int x, int y) {
+    for (int row = 0; row < part.height; ++row)
+        std::copy_n(part.rgb.begin() + 3 * int64_t{row} * part.width, 3 * part.width,
+                    image.rgb.begin() + 3 * (int64_t{row + y} * image.width + x));
+}
+
 void draw_label(Image& image, int x, int y, std::string_view text, int scale, const Color& color) {
     for (const char c : text) {
         const auto letter = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));

@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kAcross = 5;  // maps in a line of the sheet
 
-struct Options {
+struct LensOptions {
     std::string prompt, output = "lens.png", size, sampler = "dpmpp2m", from, by, device,
                         precision = "auto", model;
     std::vector<std::string> words;
@@ -34,7 +34,7 @@ struct Name {
     std::vector<size_t> places;
 };
 
-std::vector<Name> names_of(const Options& options, const Model& model,
+std::vector<Name> names_of(const LensOptions& options, const Model& model,
                            const std::vector<std::string>& words) {
     std::vector<Name> names;
     for (const auto& word : options.words)
@@ -46,7 +46,7 @@ std::vector<Name> names_of(const Options& options, const Model& model,
     return names;
 }
 
-Lens::Request request_of(const Options& options, const Model& model) {
+Lens::Request request_of(const LensOptions& options, const Model& model) {
     Lens::Request request;
     request.prompt = options.prompt;
     request.seed = options.seed;
@@ -67,7 +67,7 @@ Lens::Request request_of(const Options& options, const Model& model) {
     return request;
 }
 
-std::string label_of(const Lens::Map& map, const Options& options) {
+std::string label_of(const Lens::Map& map, const LensOptions& options) {
     if (options.by == "layer") return fmt::format("layer {}", map.layer);
     if (options.by == "head") return fmt::format("head {}", map.head);
     if (options.by.empty()) return {};
@@ -81,7 +81,7 @@ std::string percent(float share) {
 }
 
 std::vector<HeatRow> rows_of(const Lens::Result& result, const std::vector<Name>& names,
-                             const Options& options) {
+                             const LensOptions& options) {
     std::vector<HeatRow> rows;
     for (const auto& map : result.maps) {
         HeatRow row{label_of(map, options), {}};
@@ -127,7 +127,7 @@ Json to_json(const Lens::Result& result, const std::vector<Name>& names) {
 
 // A sheet of an earlier run says how it was made: the same again, but for what the command line
 // says itself.
-void take_settings(const CLI::App& command, Options& o) {
+void take_settings(const CLI::App& command, LensOptions& o) {
     const auto text = read_png_text(o.from);
     const auto found = text.find(kSettingsName);
     if (found == text.end()) return;
@@ -148,7 +148,7 @@ void take_settings(const CLI::App& command, Options& o) {
     o.from = json.value("picture", "");
 }
 
-void run(const CLI::App& command, Options options, Host& host) {
+void run(const CLI::App& command, LensOptions options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (options.from.ends_with(".png")) take_settings(command, options);
     if (options.prompt.empty() && !options.from.empty()) {
@@ -224,7 +224,7 @@ void run(const CLI::App& command, Options options, Host& host) {
 
 void add_lens(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("lens", "Show where each word of a prompt is in a picture");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<LensOptions>();
     command->footer(
         "Examples:\n"
         "  fovea lens \"a cat left of a dog\"\n"

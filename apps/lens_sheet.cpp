@@ -12,18 +12,6 @@ namespace {
 constexpr Color kInk{0.15f, 0.16f, 0.18f};
 constexpr int kGap = 8, kLarge = 192, kSmall = 112;  // a cell's longer side: few maps, several rows
 
-Image paper(int width, int height) {
-    Image image{width, height, {}};
-    image.rgb.assign(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height), 1);
-    return image;
-}
-
-void paste(Image& image, const Image& part, int x0, int y0) {
-    for (int y = 0; y < part.height; ++y)
-        std::copy_n(part.rgb.begin() + 3 * int64_t{y} * part.width, 3 * part.width,
-                    image.rgb.begin() + 3 * (int64_t{y + y0} * image.width + x0));
-}
-
 // Dark violet over orange to light yellow: lightness rises all the way.
 Color heat_color(float value) {
     constexpr std::array<Color, 4> kStops{

@@ -16,7 +16,7 @@
 namespace fovea::apps {
 namespace {
 
-struct Options {
+struct PlanOptions {
     std::string grid, pattern = "neighborhood", window, stride, dilation, causal, file, tile;
     std::string device, path = "automatic", precision = "fp16", draw;
     int heads = 1, head_dim = 64, batch = 1, extra = 0, boxes = 6, draw_size = 512, head = 0;
@@ -41,7 +41,7 @@ std::vector<uint32_t> sizes(const std::string& text, const char* option, const c
 }
 
 /// The registry's spec; --window and its like belong to a bare "neighborhood".
-std::string spec_of(const Options& o) {
+std::string spec_of(const PlanOptions& o) {
     const bool bare = o.pattern == "neighborhood";
     require(bare || (o.window.empty() && o.stride.empty() && o.dilation.empty() && !o.has_causal),
             "[plan] --window, --stride, --dilation or --causal found beside --pattern {}, expected "
@@ -60,7 +60,7 @@ std::string spec_of(const Options& o) {
     return spec;
 }
 
-PlanCase case_of_spec(const Options& o) {
+PlanCase case_of_spec(const PlanOptions& o) {
     require(!o.grid.empty(), "[plan] --grid is missing, as in --grid 30x48x80");
     const std::string spec = spec_of(o);
     const Grid grid{.shape = sizes(o.grid, "--grid", "30x48x80 or 64x64")};
@@ -89,7 +89,7 @@ PlanCase case_of_spec(const Options& o) {
             .dtype = o.dtype()};
 }
 
-PlanCase case_of_file(const Options& o) {
+PlanCase case_of_file(const PlanOptions& o) {
     const AttentionCase c = read_attention_case(Weights::open(o.file));
     const auto size = [](const HostTensor& x, size_t axis) {
         return x ? static_cast<uint32_t>(x.shape[axis]) : 0;
@@ -108,7 +108,7 @@ PlanCase case_of_file(const Options& o) {
 }
 
 /// A device where one is asked for, or there; else the reason goes to `why`.
-std::unique_ptr<vk::Device> find_device(const Options& o, std::string& why) {
+std::unique_ptr<vk::Device> find_device(const PlanOptions& o, std::string& why) {
     try {
         return std::make_unique<vk::Device>(o.device);
     } catch (const Error& error) {
@@ -118,7 +118,7 @@ std::unique_ptr<vk::Device> find_device(const Options& o, std::string& why) {
     }
 }
 
-TileShape tile_of(const Options& o, const PlanCase& c, const vk::Device* device) {
+TileShape tile_of(const PlanOptions& o, const PlanCase& c, const vk::Device* device) {
     if (o.tile.empty() && !device) return {128, 64};
     if (o.tile.empty()) {
         const AttentionProblem problem{.batch = c.batch,
@@ -141,7 +141,7 @@ TileShape tile_of(const Options& o, const PlanCase& c, const vk::Device* device)
     return {tile[0], tile[1]};
 }
 
-PlanModel model_of(const Options& o, const PlanCase& c, vk::Device* device) {
+PlanModel model_of(const PlanOptions& o, const PlanCase& c, vk::Device* device) {
     if (o.peak > 0) {
         const double rate = o.peak * 1e12 * o.efficiency;
         return {fmt::format("from a peak of {} TFLOP/s of which attention reaches {:.0f} %", o.peak,
@@ -165,7 +165,7 @@ uint32_t query_of(const PlanCase& c, int64_t asked) {
     return middle;
 }
 
-void run(const Options& o) {
+void run(const PlanOptions& o) {
     require(o.draw.empty() || o.draw.ends_with(".png"), "[plan] --draw {} found, expected a .png",
             o.draw);
     require_folder_of("plan", "--draw", o.draw);
@@ -201,7 +201,7 @@ void add_plan(CLI::App& app) {
     auto* command = app.add_subcommand(
         "plan",
         "What a sparse attention pattern costs before it runs: pairs, blocks, memory, time");
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<PlanOptions>();
     command->add_option("--grid", o->grid, "Tokens, as in 30x48x80, 64x64 or 4096");
     command->add_option("--pattern", o->pattern, "Pattern, see below")->capture_default_str();
     command->add_option("--window", o->window, "Keys an axis that a query sees; 0: the whole axis");

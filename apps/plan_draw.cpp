@@ -5,31 +5,20 @@
 #include <cmath>
 #include <vector>
 
+#include "apps/label.h"
+
 namespace fovea::apps {
 namespace {
 
-using Color = std::array<float, 3>;
 constexpr Color kPaper{1, 1, 1}, kEmpty{0.93f, 0.93f, 0.94f}, kFull{0.13f, 0.31f, 0.52f},
     kPartial{0.93f, 0.55f, 0.16f}, kHidden{0.98f, 0.88f, 0.74f}, kQuery{0.82f, 0.13f, 0.16f};
 constexpr uint32_t kMostElements = 1024;  // a side; more are drawn as blocks
-
-Image paper(int width, int height) {
-    Image image{width, height, {}};
-    image.rgb.assign(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height), 1);
-    return image;
-}
 
 void fill(Image& image, int x0, int y0, int width, int height, const Color& color) {
     for (int y = y0; y < y0 + height; ++y)
         for (int x = x0; x < x0 + width; ++x)
             std::copy(color.begin(), color.end(),
                       image.rgb.begin() + 3 * (int64_t{y} * image.width + x));
-}
-
-void paste(Image& image, const Image& part, int x0, int y0) {
-    for (int y = 0; y < part.height; ++y)
-        std::copy_n(part.rgb.begin() + 3 * int64_t{y} * part.width, 3 * part.width,
-                    image.rgb.begin() + 3 * (int64_t{y + y0} * image.width + x0));
 }
 
 /// Queries × keys, each a square of `cell` pixels.

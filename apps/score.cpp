@@ -13,7 +13,7 @@
 namespace fovea::apps {
 namespace {
 
-struct Options {
+struct ScoreOptions {
     std::vector<std::string> arguments;
     std::string device, model, precision = "auto";
     int top = 3;
@@ -75,7 +75,7 @@ bool is_file(const std::string& argument) {
     return std::filesystem::is_regular_file(argument, error);
 }
 
-void run(const Options& options) {
+void run(const ScoreOptions& options) {
     // All arguments are pictures, but the last may be a prompt.
     auto files = options.arguments;
     std::string prompt;
@@ -125,7 +125,7 @@ void add_score(CLI::App& app) {
     auto* command = app.add_subcommand("score",
                                        "Say what pictures show and how sure the evaluator is; with "
                                        "a prompt, whether it is what was asked");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<ScoreOptions>();
     command->add_option("arguments", options->arguments, "PICTURE… [\"PROMPT\"]")->required();
     command->add_option("--top", options->top, "Objects to list")
         ->check(CLI::Range(1, 100))

@@ -27,7 +27,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kNothingFound = 3;  // exit code
 
-struct Options {
+struct SegmentOptions {
     std::string input, words, box, output, overlay, cutout, json_file;
     std::vector<std::string> points, negatives;
     std::string device, precision = "auto", model;
@@ -73,7 +73,7 @@ void set_box(SegmentPrompt& prompt, const std::string& what, const std::string& 
     prompt.box = {.left = values[0], .top = values[1], .right = values[2], .bottom = values[3]};
 }
 
-SegmentPrompt prompt_of(const Options& options) {
+SegmentPrompt prompt_of(const SegmentOptions& options) {
     SegmentPrompt prompt;
     for (const auto& text : options.points) add_points(prompt, "--point", text, true);
     for (const auto& text : options.negatives) add_points(prompt, "--negative", text, false);
@@ -119,7 +119,7 @@ bool is_clip(const std::string& path) {
     return fs::is_directory(path) || !picture || path.find('%') != std::string::npos;
 }
 
-void check_outputs(const Options& options, bool clip) {
+void check_outputs(const SegmentOptions& options, bool clip) {
     require(fs::exists(options.input) || options.input.find('%') != std::string::npos,
             "[segment] there is no {}", options.input);
     for (const auto& [name, path] : {std::pair{"-o", options.output},
@@ -166,7 +166,7 @@ std::string default_output(const std::string& input, bool clip) {
     return (path.parent_path() / (path.stem().string() + "-mask" + extension)).string();
 }
 
-Json settings_of(const Options& options, const SegmentModel& model, const vk::DeviceInfo& device) {
+Json settings_of(const SegmentOptions& options, const SegmentModel& model, const vk::DeviceInfo& device) {
     Json json{{"command", "segment"},
               {"picture", options.input},
               {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
@@ -182,7 +182,7 @@ Json settings_of(const Options& options, const SegmentModel& model, const vk::De
     return json;
 }
 
-[[noreturn]] void say_nothing_found(const Options& options, const Host& host) {
+[[noreturn]] void say_nothing_found(const SegmentOptions& options, const Host& host) {
     const std::string text = fmt::format("[segment] nothing found in {}", options.input);
     if (host.quiet()) throw Error(text);
     if (options.json)
@@ -193,7 +193,7 @@ Json settings_of(const Options& options, const SegmentModel& model, const vk::De
 
 /// What both kinds of input end with.
 struct Finish {
-    const Options& options;
+    const SegmentOptions& options;
     const Host& host;
     Session& session;
     Clock::time_point start;
@@ -218,7 +218,7 @@ struct Finish {
     }
 };
 
-void run_picture(const Options& options, Host& host, Session& session, const SegmentModel& model,
+void run_picture(const SegmentOptions& options, Host& host, Session& session, const SegmentModel& model,
                  Image image, Clock::time_point start) {
     SegmentedPicture picture(session.stream(), model, std::move(image));
     std::vector<Segment> segments;
@@ -264,7 +264,7 @@ void run_picture(const Options& options, Host& host, Session& session, const Seg
     finish(std::move(json));
 }
 
-void run_clip(const Options& options, Host& host, Session& session, const SegmentModel& model,
+void run_clip(const SegmentOptions& options, Host& host, Session& session, const SegmentModel& model,
               const Clip& clip, Clock::time_point start) {
     std::vector<std::optional<Segment>> found;
     {
@@ -305,7 +305,7 @@ void run_clip(const Options& options, Host& host, Session& session, const Segmen
     finish(std::move(json));
 }
 
-void run_interactive(const Options& options, Session& session, const SegmentModel& model,
+void run_interactive(const SegmentOptions& options, Session& session, const SegmentModel& model,
                      Image image, Clock::time_point start) {
     SegmentedPicture picture(session.stream(), model, std::move(image));
     const auto say = [](const Json& json) {
@@ -350,7 +350,7 @@ void run_interactive(const Options& options, Session& session, const SegmentMode
     }
 }
 
-void run(Options options, Host& host) {
+void run(SegmentOptions options, Host& host) {
     const auto start = Clock::now();
     require(!options.input.empty(),
             "[segment] no picture; try fovea segment photo.png --point 120,80");
@@ -386,7 +386,7 @@ void run(Options options, Host& host) {
 void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command =
         app.add_subcommand("segment", "Cut things out of pictures and clips: click, box or say it");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<SegmentOptions>();
     command->footer(
         "Examples:\n"
         "  fovea segment photo.png --point 120,80                 photo-mask.png: white is the "

@@ -11,12 +11,12 @@
 namespace fovea::apps {
 namespace {
 
-struct Options {
+struct TuneOptions {
     std::vector<std::string> what, shapes, patterns;
     std::string device, path = "automatic", scores = "stored";
 };
 
-void tune(const Options& o) {
+void tune(const TuneOptions& o) {
     vk::Device device(o.device);
     const bool cpu = device.info().type == vk::DeviceType::cpu;
     const auto wants = [&](const char* name) {
@@ -37,7 +37,7 @@ void tune(const Options& o) {
 void add_tune(CLI::App& app) {
     auto* command = app.add_subcommand(
         "tune", "Times the tiles of attention, gemm and conv on matrix units; keeps the fastest");
-    auto o = std::make_shared<Options>();
+    auto o = std::make_shared<TuneOptions>();
     command->add_option("what", o->what, "attention, gemm, conv; several may be (default: all)")
         ->check(CLI::IsMember({"attention", "gemm", "conv"}));
     command

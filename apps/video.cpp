@@ -16,13 +16,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options : GenerationOptions {
+struct VideoOptions : GenerationOptions {
     int frames = 0, fps = 0, dense_steps = 0;  // 0 frames or fps: as the model was trained
     std::vector<int> dense_layers;
     std::string image, calibration, cache;
 };
 
-void take_settings(const CLI::App& command, Options& o) {
+void take_settings(const CLI::App& command, VideoOptions& o) {
     const Settings from("video", command, o.from, load_video(o.from).text);
     from.take(o);
     from.take("--frames", "frames", o.frames);
@@ -35,7 +35,7 @@ void take_settings(const CLI::App& command, Options& o) {
 }
 
 // Before the work, which else would be lost.
-void require_output(const Options& options) {
+void require_output(const VideoOptions& options) {
     const fs::path output = options.output;
     if (video_format(output) == VideoFormat::frames) return;
     std::error_code error;
@@ -45,7 +45,7 @@ void require_output(const Options& options) {
             parent.string(), error.message());
 }
 
-TextToVideo::Request request_of(const Options& options, const ClipLimits& limits) {
+TextToVideo::Request request_of(const VideoOptions& options, const ClipLimits& limits) {
     TextToVideo::Request request;
     fill(request, options);
     request.seed = options.seed;
@@ -62,7 +62,7 @@ TextToVideo::Request request_of(const Options& options, const ClipLimits& limits
     return request;
 }
 
-Json clip_settings(const Options& options, const TextToVideo::Request& request, int fps,
+Json clip_settings(const VideoOptions& options, const TextToVideo::Request& request, int fps,
                    const Model& model, const vk::DeviceInfo& device) {
     Json json =
         settings(options, request, model, device, request.seed, request.width, request.height);
@@ -76,7 +76,7 @@ Json clip_settings(const Options& options, const TextToVideo::Request& request, 
     return json;
 }
 
-void dry_run(vk::Stream& stream, const Model& model, const Options& options,
+void dry_run(vk::Stream& stream, const Model& model, const VideoOptions& options,
              const TextToVideo::Request& request) {
     const auto memory = TextToVideo::memory(stream, model, request);
     const auto probe = TextToVideo::probe(stream, model, request);
@@ -90,7 +90,7 @@ void dry_run(vk::Stream& stream, const Model& model, const Options& options,
            stream.device().info(), options.json);
 }
 
-void run(const CLI::App& command, Options options, Host& host) {
+void run(const CLI::App& command, VideoOptions options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.from.empty()) take_settings(command, options);
     require(!options.prompt.empty(), "[video] no prompt; try fovea video \"a red heart beating\"");
@@ -174,7 +174,7 @@ std::vector<std::string> rules_help() {
 
 void add_video(CLI::App& app, const std::shared_ptr<Host>& host) {
     auto* command = app.add_subcommand("video", "Make a clip from a text");
-    auto options = std::make_shared<Options>();
+    auto options = std::make_shared<VideoOptions>();
     options->output = "fovea.mp4";
     options->pattern = "dense";
     command->footer(fmt::format(

@@ -365,6 +365,30 @@ TEST_F(Batch, LessMemoryMakesTheBatchSmallerThenFailsTheJob) {
         }
 }
 
+// Without the validation layers: their wrapper hides other ones.
+TEST_F(Batch, ALostDeviceIsOpenedOnceMoreThenGivenUp) {
+    const auto jobs = write("jobs.jsonl", seeds(4));
+    const auto losing = [&](const std::string& at, const std::string& folder) {
+        const std::string setting = std::string("FOVEA_VALIDATION= FOVEA_LOSE_AT=") + at +
+                                    " VK_INSTANCE_LAYERS=VK_LAYER_FOVEA_lost_device"
+                                    " VK_ADD_LAYER_PATH=" +
+                                    FOVEA_TEST_LAYERS + " ";
+        return run("batch " + jobs + " --batch 1 -o " + path(folder), setting + bare_program());
+    };
+    const auto once = losing("20", "once");
+    EXPECT_EQ(once.code, 0) << once.err;
+    EXPECT_THAT(once.err, HasSubstr("the device was lost"));
+    EXPECT_THAT(once.err, HasSubstr("opening it again"));
+    expect_complete("once", 4);
+
+    const auto twice = losing("20,2", "twice");
+    EXPECT_EQ(twice.code, 4) << twice.err;
+    EXPECT_THAT(twice.err, HasSubstr("opened again and lost again"));
+    const auto rest = run("batch " + jobs + " -o " + path("twice"));
+    EXPECT_EQ(rest.code, 0) << rest.err;
+    expect_complete("twice", 4);
+}
+
 TEST_F(Batch, AFullDiskStopsItAndItGoesOn) {
     fs::create_directories(path("disk"));
     const std::string mount = "mount -t tmpfs -o size=1500k none " + path("disk") + " 2>/dev/null";

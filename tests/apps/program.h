@@ -32,9 +32,14 @@ class Program : public ::testing::Test {
         std::ifstream file(folder_ / name);
         return {std::istreambuf_iterator<char>(file), {}};
     }
-    Output run(const std::string& arguments) const {
-        const std::string command = std::string(FOVEA_PROGRAM) + " " + arguments + " >" +
-                                    path("out.txt") + " 2>" + path("err.txt") + " </dev/null";
+    /// The program without the wrapper of the validation layers.
+    static std::string bare_program() {
+        const std::string words = FOVEA_PROGRAM;
+        return words.substr(words.rfind(' ') + 1);
+    }
+    Output run(const std::string& arguments, const std::string& program = FOVEA_PROGRAM) const {
+        const std::string command = program + " " + arguments + " >" + path("out.txt") + " 2>" +
+                                    path("err.txt") + " </dev/null";
         const int status = std::system(command.c_str());
         return {WEXITSTATUS(status), text("out.txt"), text("err.txt")};
     }
