@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <csignal>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -345,6 +346,34 @@ TEST_F(Batch, SignalsFinishWhatIsInFlight) {
         done += job["state"] == "done";
     }
     EXPECT_LT(done, 400);
+
+    const pid_t hurried = start(command);
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    kill(hurried, SIGTERM);
+    std::this_thread::sleep_for(kPause);
+    kill(hurried, SIGTERM);
+    EXPECT_EQ(wait_for(hurried), 128 + SIGTERM);
+    recorded("out");  // every file that is said to be done is there
+}
+
+TEST_F(Batch, AHungProcessLosesItsClaimsAndKeepsNothingTwice) {
+    const auto jobs = write("jobs.jsonl", seeds(8));
+    const std::string command = "batch " + jobs + " --batch 2 --claim-timeout 3 -o " + path("out");
+    const pid_t hung = start(command);
+    while (!fs::exists(path("out/.batch/ledger.db"))) std::this_thread::sleep_for(kPause);
+    const auto running = [&] {
+        return lines(run("batch --status -o " + path("out")).out).at(0)["running"].get<int>();
+    };
+    while (running() == 0) std::this_thread::sleep_for(kPause);
+    kill(hung, SIGSTOP);
+    const auto other = run(command);
+    EXPECT_EQ(other.code, 0) << other.err;
+    kill(hung, SIGCONT);
+    EXPECT_EQ(wait_for(hung), 0) << text("child.txt");
+    expect_complete("out", 8);
+    const auto all = results("out");
+    EXPECT_TRUE(
+        std::any_of(all.begin(), all.end(), [](const Json& job) { return job["tries"] == 2; }));
 }
 
 TEST_F(Batch, LessMemoryMakesTheBatchSmallerThenFailsTheJob) {
@@ -403,6 +432,12 @@ TEST_F(Batch, AFullDiskStopsItAndItGoesOn) {
     const auto rest = run(command);
     EXPECT_EQ(rest.code, 0) << rest.err;
     expect_complete("disk/out", 6);
+    ASSERT_EQ(std::system(("mount -o remount,ro " + path("disk")).c_str()), 0);
+    const auto read_only =
+        run("batch " + write("more.jsonl", seeds(7)) + " -o " + path("disk/out"));
+    EXPECT_EQ(read_only.code, 1) << read_only.err;
+    EXPECT_THAT(read_only.err, HasSubstr("Read-only file system"));
+    EXPECT_EQ(std::count(read_only.err.begin(), read_only.err.end(), '\n'), 1) << read_only.err;
     EXPECT_EQ(std::system(("umount " + path("disk")).c_str()), 0);
 }
 
