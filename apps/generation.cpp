@@ -181,14 +181,20 @@ void Settings::take(GenerationOptions& o) const {
     take("--precision", "precision", o.precision);
 }
 
-void report_words(const Model& model, const std::string& prompt) {
+std::vector<std::string> word_warnings(const Model& model, const std::string& prompt) {
+    std::vector<std::string> warnings;
     const auto words = model.tokenizer.encode(prompt, static_cast<int>(model.text.config().length));
     for (const auto& [word, suggestions] : words.unknown)
-        log::warn(
+        warnings.push_back(fmt::format(
             "the model does not know \"{}\"; it is left out{}", word,
-            suggestions.empty() ? "" : fmt::format(". Near: {}", fmt::join(suggestions, ", ")));
+            suggestions.empty() ? "" : fmt::format(". Near: {}", fmt::join(suggestions, ", "))));
     if (words.truncated)
-        log::warn("the prompt is longer than the model reads; its end is left out");
+        warnings.push_back("the prompt is longer than the model reads; its end is left out");
+    return warnings;
+}
+
+void report_words(const Model& model, const std::string& prompt) {
+    for (const auto& warning : word_warnings(model, prompt)) log::warn("{}", warning);
 }
 
 void report(const Estimate& e, const vk::DeviceInfo& device, bool json) {

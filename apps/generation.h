@@ -80,7 +80,8 @@ class Settings {
     Json json_;
 };
 
-/// Words the model does not know are warnings.
+/// What to say of a prompt: words that the model does not know, an end that it does not read.
+std::vector<std::string> word_warnings(const Model& model, const std::string& prompt);
 void report_words(const Model& model, const std::string& prompt);
 
 /// How long and how much memory, as text or JSON.

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -32,12 +33,16 @@ class Run {
     /// No new job: stopped, or the user wants an end.
     bool ends() const;
 
+    /// Of thousands of jobs, the first says it for all.
+    void warn_once(const std::string& warning);
+
     std::atomic<int64_t> busy_us = 0;  ///< of all workers, computing
 
   private:
     std::atomic<bool> stopped_ = false;
     mutable std::mutex mutex_;
     std::string reason_;
+    std::set<std::string> warnings_;
 };
 
 /// A picture, or a file in the claimant's folder, on its way into the output folder.

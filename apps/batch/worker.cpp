@@ -7,6 +7,7 @@
 
 #include "apps/app.h"
 #include "apps/batch/run.h"
+#include "apps/generation.h"
 #include "backend/error.h"
 #include "backend/log.h"
 #include "vision/file.h"
@@ -199,10 +200,12 @@ class Worker {
         const auto begin = Clock::now();
         std::vector<Image> images;
         try {
-            images = TextToImage::run(
-                session_->stream(),
-                session_->model(sketches[0].drawing.model, sketches[0].drawing.precision),
-                together(sketches));
+            const Model& model =
+                session_->model(sketches[0].drawing.model, sketches[0].drawing.precision);
+            for (const Sketch& sketch : sketches)
+                for (const auto& warning : word_warnings(model, sketch.drawing.request.prompt))
+                    run_.warn_once(warning);
+            images = TextToImage::run(session_->stream(), model, together(sketches));
         } catch (const DeviceLost&) {
             throw;
         } catch (const OutOfMemory& error) {

@@ -7,6 +7,7 @@
 #include "apps/batch/run.h"
 #include "apps/generation.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "vision/file.h"
 
 namespace fovea::apps::batch {
@@ -24,6 +25,11 @@ void Run::stop(const std::string& reason) {
 std::string Run::reason() const {
     const std::lock_guard lock(mutex_);
     return reason_;
+}
+
+void Run::warn_once(const std::string& warning) {
+    const std::lock_guard lock(mutex_);
+    if (warnings_.insert(warning).second) log::warn("{}", warning);
 }
 
 bool Run::ends() const {

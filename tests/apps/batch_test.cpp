@@ -442,13 +442,18 @@ TEST_F(Batch, AFullDiskStopsItAndItGoesOn) {
 }
 
 TEST_F(Batch, ProgressAndMetricsForPrograms) {
-    const auto jobs = write("jobs.jsonl", seeds(2));
+    const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(
+{"prompt": "a red zorgle", "grid": {"seed": [1, 2]}}
+)");
     const auto result = run("batch " + jobs + " --progress json --metrics " + path("fovea.prom") +
                             " --devices 0,0 --batch 1 -o " + path("out"));
     ASSERT_EQ(result.code, 0) << result.err;
     EXPECT_EQ(lines(result.out).back()["done"], 2);
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_jobs{state=\"done\"} 2\n"));
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_seconds_left 0\n"));
+    const size_t at = result.err.find("does not know \"zorgle\"");
+    EXPECT_NE(at, std::string::npos) << result.err;
+    EXPECT_EQ(result.err.find("zorgle", at + 30), std::string::npos) << "said once\n" << result.err;
 }
 
 // FOVEA_KILLS: how many; scripts/batch_kill_test.sh asks for 200. One of four in start-up, the
