@@ -398,10 +398,10 @@ TEST_F(Batch, LessMemoryMakesTheBatchSmallerThenFailsTheJob) {
 TEST_F(Batch, ALostDeviceIsOpenedOnceMoreThenGivenUp) {
     const auto jobs = write("jobs.jsonl", seeds(4));
     const auto losing = [&](const std::string& at, const std::string& folder) {
-        const std::string setting = std::string("FOVEA_VALIDATION= FOVEA_LOSE_AT=") + at +
-                                    " VK_INSTANCE_LAYERS=VK_LAYER_FOVEA_lost_device"
-                                    " VK_ADD_LAYER_PATH=" +
-                                    FOVEA_TEST_LAYERS + " ";
+        const std::string setting =
+            "env -u FOVEA_VALIDATION -u VK_LAYER_PATH VK_INSTANCE_LAYERS=VK_LAYER_FOVEA_lost_device"
+            " VK_ADD_LAYER_PATH=" +
+            std::string(FOVEA_TEST_LAYERS) + " FOVEA_LOSE_AT=" + at + " ";
         return run("batch " + jobs + " --batch 1 -o " + path(folder), setting + bare_program());
     };
     const auto once = losing("20", "once");
