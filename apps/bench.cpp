@@ -71,11 +71,12 @@ void measure(const BenchOptions& o) {
             "[bench] nothing to measure; try fovea bench attention, or fovea bench all");
     const auto is = [&](const char* name) { return o.what[0] == name; };
     const bool methods = is("methods"), video = is("video"), guidance = is("guidance"),
-               edit = is("edit"), lens = is("lens"), inpaint = is("inpaint"), boxes = is("boxes");
-    require(
-        !(methods || video || guidance || edit || lens || inpaint || boxes) || o.what.size() == 1,
-        "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
-    if (edit || lens) {
+               edit = is("edit"), lens = is("lens"), refer = is("refer"), inpaint = is("inpaint"),
+               boxes = is("boxes");
+    require(!(methods || video || guidance || edit || lens || refer || inpaint || boxes) ||
+                o.what.size() == 1,
+            "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
+    if (edit || lens || refer) {
         bench::EditOptions own = o.edit;
         own.model = o.video.model;
         own.precision = o.precision;
@@ -85,6 +86,7 @@ void measure(const BenchOptions& o) {
         own.values.steps = o.video.steps;
         own.values.cfg = o.video.cfg;
         vk::Device device(o.device);
+        if (refer) return bench::bench_refer(device, own);
         return edit ? bench::bench_edit(device, own) : bench::bench_lens(device, own);
     }
     if (inpaint) {
@@ -280,9 +282,9 @@ void add_bench(CLI::App& app) {
     command
         ->add_option("what", o->what,
                      "attention, gemm, conv, model, startup or all of these, several may be; or "
-                     "methods, video, guidance, edit, lens, inpaint or boxes, alone")
+                     "methods, video, guidance, edit, lens, refer, inpaint or boxes, alone")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods",
-                               "video", "guidance", "edit", "lens", "inpaint", "boxes"}));
+                               "video", "guidance", "edit", "lens", "refer", "inpaint", "boxes"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -351,6 +353,7 @@ void add_bench(CLI::App& app) {
         "guidance: pictures by each guidance, what the evaluator recognises, the time of a step\n"
         "edit, lens: fovea edit beside drawing anew and SDEdit, and whether words' maps point at\n"
         "their objects, on pictures with masks: fovea bench edit --cases FOLDER\n"
+        "refer: how well the picture model alone finds the same objects by their names\n"
         "inpaint: objects of the same cases cut out and others asked for in their place\n"
         "boxes: whether things come where fovea generate --box asks, by what the evaluator sees\n\n"
         "Shapes:\n{}\nPatterns:\n{}"

@@ -258,7 +258,7 @@ void run_picture(const SegmentOptions& options, Host& host, Session& session, co
     json["height"] = shown.height;
     json["segments"] = Json::array();
     for (const auto& segment : segments) {
-        json["segments"].push_back(to_json(segment));
+        json["segments"].push_back(json_of(segment));
         finish.text += to_text(segment) + "\n";
     }
     finish(std::move(json));
@@ -289,7 +289,7 @@ void run_clip(const SegmentOptions& options, Host& host, Session& session, const
         std::vector<Segment> segments;
         if (found[i]) segments.push_back(std::move(*found[i]));
         const Image& frame = clip.frames[i];
-        json["frames"].push_back(segments.empty() ? Json() : to_json(segments[0]));
+        json["frames"].push_back(segments.empty() ? Json() : json_of(segments[0]));
         if (!options.output.empty())
             masks.frames.push_back(draw_masks(segments, frame.width, frame.height));
         if (!options.overlay.empty()) overlays.frames.push_back(draw_overlay(frame, segments));
@@ -336,7 +336,7 @@ void run_interactive(const SegmentOptions& options, Session& session, const Segm
             }
             *last = read_prompt(line, *last);
             answer = picture.ask(*last);
-            Json json = answer ? to_json(*answer) : Json::object();
+            Json json = answer ? json_of(*answer) : Json::object();
             json["found"] = answer.has_value();
             json["seconds"] = seconds_since(begin);
             say(json);

@@ -68,7 +68,7 @@ Image draw_overlay(const Image& picture, const std::vector<Segment>& segments) {
     return image;
 }
 
-nlohmann::json to_json(const Segment& segment) {
+nlohmann::json json_of(const Segment& segment) {
     const Mask mask = segment.mask();
     const Box box = mask.box();
     return {{"score", segment.score},

@@ -15,7 +15,7 @@ Image draw_overlay(const Image& picture, const std::vector<Segment>& segments);
 
 /// COCO's fields: score, area in pixels, bbox (left, top, width, height), segmentation (compressed
 /// run-length encoding).
-nlohmann::json to_json(const Segment& segment);
+nlohmann::json json_of(const Segment& segment);
 /// "score 0.93, 1234 pixels (1.9 %), box 10,20,60,50"
 std::string to_text(const Segment& segment);
 

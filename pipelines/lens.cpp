@@ -78,8 +78,11 @@ Lens::Result Lens::run(vk::Stream& stream, const Model& model, const Request& as
     const DitGrid grid = model.dit.grid({1, latent[0], latent[1], latent[2]});
     const int steps = request.picture ? static_cast<int>(request.times.size()) : request.steps;
     Taps taps(model.dit, {.grid = grid, .steps = steps, .length = length}, request.taps);
-    const Denoiser run(stream, model, request, latent, {{request.seed}},
-                       [&](const Evaluation& at) { return taps.around({}, at.step); });
+    const Denoiser run(stream, model, request, latent, {{request.seed}}, [&](const Evaluation& at) {
+        DitHooks hooks;
+        if (request.around) hooks = request.around(std::move(hooks));
+        return taps.around(std::move(hooks), at.step);
+    });
     if (request.picture) {
         result.picture = resize(*request.picture, request.width, request.height);
         read_picture(stream, model, request, run, result.picture);
@@ -89,6 +92,12 @@ Lens::Result Lens::run(vk::Stream& stream, const Model& model, const Request& as
     result.rows = grid[1];
     result.columns = grid[2];
     result.maps = to_maps(stream, taps.words(stream), result.words.size());
+    for (const auto& map : taps.received(stream)) {
+        const auto values = to_host(stream, map.values);
+        result.received.resize(static_cast<size_t>(grid[1] * grid[2]));
+        for (size_t i = 0; i < values.size(); ++i)
+            result.received[i % result.received.size()] += values[i];
+    }
     return result;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ struct Lens {
         std::optional<Image> picture;
         std::vector<float> times{kReadingTimes.begin(), kReadingTimes.end()};
         TapOptions taps;
+        std::function<DitHooks(DitHooks)> around;  ///< of every pass, inside of the taps; or none
     };
     struct Map {
         int step;                   ///< or the index of a time; −1: mean of them
@@ -35,6 +37,7 @@ struct Lens {
         std::vector<std::string> words;  ///< as the vocabulary has them
         int64_t rows, columns;           ///< of the token grid
         std::vector<Map> maps;
+        std::vector<float> received;  ///< (tokens): sum of what the taps kept of it, or empty
         /// (tokens) of the map, the mean of some words.
         std::vector<float> heat(const Map& map, const std::vector<size_t>& places) const;
     };

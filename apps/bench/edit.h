@@ -21,6 +21,10 @@ struct EditOptions {
 /// with noise, lies in the object's mask. By layer and by their mean.
 void bench_lens(vk::Device& device, const EditOptions& options);
 
+/// The cases' objects found by their names, pipelines/refer.h: mean intersection over union with
+/// the object's mask, with and without what the method consists of. A row a variant.
+void bench_refer(vk::Device& device, const EditOptions& options);
+
 /// Every case edited, drawn anew from its target prompt, and by SDEdit (arXiv 2108.01073) at
 /// several strengths: share in which the evaluator recognises what was asked for, and PSNR where
 /// nothing should change. A row a method and kind of edit.
