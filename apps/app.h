@@ -33,6 +33,7 @@ void add_lens(CLI::App& app, const std::shared_ptr<Host>& host = alone());
 void add_plan(CLI::App& app);
 void add_score(CLI::App& app);
 void add_segment(CLI::App& app, const std::shared_ptr<Host>& host = alone());
+void add_features(CLI::App& app);
 void add_tune(CLI::App& app);
 void add_video(CLI::App& app, const std::shared_ptr<Host>& host = alone());
 

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
     apps::add_edit(app);
     apps::add_inpaint(app);
     apps::add_segment(app);
+    apps::add_features(app);
     apps::add_headhunt(app);
     apps::add_score(app);
     apps::add_attention(app);

@@ -166,7 +166,8 @@ std::string default_output(const std::string& input, bool clip) {
     return (path.parent_path() / (path.stem().string() + "-mask" + extension)).string();
 }
 
-Json settings_of(const SegmentOptions& options, const SegmentModel& model, const vk::DeviceInfo& device) {
+Json settings_of(const SegmentOptions& options, const SegmentModel& model,
+                 const vk::DeviceInfo& device) {
     Json json{{"command", "segment"},
               {"picture", options.input},
               {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
@@ -218,8 +219,8 @@ struct Finish {
     }
 };
 
-void run_picture(const SegmentOptions& options, Host& host, Session& session, const SegmentModel& model,
-                 Image image, Clock::time_point start) {
+void run_picture(const SegmentOptions& options, Host& host, Session& session,
+                 const SegmentModel& model, Image image, Clock::time_point start) {
     SegmentedPicture picture(session.stream(), model, std::move(image));
     std::vector<Segment> segments;
     if (options.everything) {
@@ -264,8 +265,8 @@ void run_picture(const SegmentOptions& options, Host& host, Session& session, co
     finish(std::move(json));
 }
 
-void run_clip(const SegmentOptions& options, Host& host, Session& session, const SegmentModel& model,
-              const Clip& clip, Clock::time_point start) {
+void run_clip(const SegmentOptions& options, Host& host, Session& session,
+              const SegmentModel& model, const Clip& clip, Clock::time_point start) {
     std::vector<std::optional<Segment>> found;
     {
         Progress progress("segment", !host.quiet());

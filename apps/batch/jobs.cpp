@@ -220,7 +220,7 @@ const std::vector<JobType>& job_types() {
     static const std::vector<JobType> types{
         {"generate", ".png", add_generate}, {"video", ".mp4", add_video},
         {"edit", ".png", add_edit},         {"inpaint", ".png", add_inpaint},
-        {"lens", ".png", add_lens},
+        {"lens", ".png", add_lens},         {"segment", ".png", add_segment},
     };
     return types;
 }
@@ -233,7 +233,8 @@ const JobType* find_type(const std::string& name) {
 
 std::string extension_of(const Job& job) {
     const auto picture = job.options.find("picture");
-    if (job.type == "edit" && picture != job.options.end() && picture->is_string())
+    if ((job.type == "edit" || job.type == "segment") && picture != job.options.end() &&
+        picture->is_string())
         for (const char* clip : {".mp4", ".webp", ".gif"})
             if (picture->get<std::string>().ends_with(clip)) return ".webp";
     return find_type(job.type)->extension;
@@ -245,6 +246,10 @@ const std::map<std::string, std::string>& refused_keys() {
         {"device", "devices are the batch's: fovea batch --devices"},
         {"dry-run", "of the whole batch: fovea batch --dry-run"},
         {"json", "results.jsonl has it"},
+        {"cutout", "a job makes one file, the mask"},
+        {"interactive", "a job has one prompt"},
+        {"json-file", "a job makes one file, the mask"},
+        {"overlay", "a job makes one file, the mask"},
         {"preview", "a job makes one file"},
         {"profile", "profile one job alone, by its command"},
         {"show-mask", "a job makes one file"},

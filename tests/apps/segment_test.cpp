@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/apps/program.h"
 #include "vision/image.h"
+#include "vision/weights.h"
 
 namespace fovea {
 namespace {
@@ -105,6 +107,30 @@ TEST_F(SegmentCli, PromptsFromStandardInput) {
     EXPECT_EQ(lines[2].at("found"), true);
     EXPECT_THAT(lines[3].at("error").get<std::string>(), HasSubstr("lies outside"));
     EXPECT_GT(iou(load_image(path("saved.png"))), 0.9);
+}
+
+TEST_F(SegmentCli, FeaturesTellTheDiscFromTheRest) {
+    const auto result = run("features " + path("disc.png") + " -o " + path("f.safetensors") +
+                            " --picture " + path("parts.png") + " --json");
+    ASSERT_EQ(result.code, 0) << result.err;
+    const auto json = nlohmann::json::parse(result.out).at(0);
+    const auto values = Weights::open(path("f.safetensors"))
+                            .floats("disc.png", {json["rows"], json["columns"], json["width"]});
+    EXPECT_GT(values.size(), 0u);
+    const Image parts = load_image(path("parts.png"));
+    ASSERT_EQ(parts.width, kWidth);
+    const auto distance = [&](int x, int y) {  // from the colour of the disc's middle
+        double sum = 0;
+        for (size_t c = 0; c < 3; ++c)
+            sum += std::abs(parts.rgb[3 * static_cast<size_t>(y * kWidth + x) + c] -
+                            parts.rgb[3 * static_cast<size_t>(60 * kWidth + 70) + c]);
+        return sum;
+    };
+    EXPECT_LT(distance(75, 65), distance(150, 20) / 2);
+    EXPECT_EQ(run("features " + path("disc.png") + " " + path("disc.png") + " -o " +
+                  path("g.safetensors"))
+                  .code,
+              1);
 }
 
 }  // namespace

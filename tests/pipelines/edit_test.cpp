@@ -5,6 +5,7 @@
 #include "backend/error.h"
 #include "backend/ops/elementwise.h"
 #include "pipelines/lens.h"
+#include "pipelines/refer.h"
 #include "pipelines/text_to_image.h"
 #include "tests/testing.h"
 
@@ -287,6 +288,31 @@ TEST_F(EditTest, LensDrawsWhatGenerateDrawsAndFindsTheObjectOfAPicture) {
     request.taps = {.by_layer = true, .by_head = true, .by_step = true, .budget = 1000};
     request.times = {0.5f};
     EXPECT_THAT(error([&] { Lens::run(stream_, model_, request); }), HasSubstr("[taps]"));
+}
+
+TEST_F(EditTest, WordsAreFoundInAPicture) {
+    Refer::Request request{.picture = picture(), .words = "the red apple"};
+    request.size = 128;
+    request.times = {0.5f};
+    const auto found = Refer::run(stream_, model_, request);
+    EXPECT_EQ(found.rows * found.columns, 64);
+    const auto inside = [](int x, int y) {
+        return (x - 64) * (x - 64) + (y - 64) * (y - 64) < 1200;
+    };
+    EXPECT_TRUE(inside(static_cast<int>(found.peak_x), static_cast<int>(found.peak_y)));
+    double both = 0, either = 0;
+    for (int y = 0; y < 128; ++y)
+        for (int x = 0; x < 128; ++x) {
+            const bool masked = found.mask[static_cast<size_t>(128 * y + x)] > 0.5f;
+            both += masked && inside(x, y);
+            either += masked || inside(x, y);
+        }
+    EXPECT_GT(both / either, 0.6);
+    EXPECT_GT(found.contrast, 0);
+
+    request.words = "the zorgle";
+    EXPECT_THAT(error([&] { Refer::run(stream_, model_, request); }),
+                HasSubstr("no word that the model knows"));
 }
 
 }  // namespace
