@@ -5,6 +5,7 @@
 # KHR_COOPERATIVE_MATRIX) the compiler lacks is still declared, with empty code, so that C++ can
 # say why a path is missing without conditional compilation.
 
+set(FOVEA_SHADERS_OF "" CACHE PATH "Another build of the same sources, whose compiled shaders are taken")
 set(FOVEA_SHADER_DIR ${PROJECT_BINARY_DIR}/shaders)
 set(FOVEA_GENERATED_DIR ${PROJECT_BINARY_DIR}/generated)
 
@@ -24,6 +25,10 @@ function(fovea_shader name source)
 
     set_property(GLOBAL APPEND PROPERTY FOVEA_SHADER_NAMES ${name})
     set(cpp ${FOVEA_GENERATED_DIR}/${name}.cpp)
+    if(FOVEA_SHADERS_OF)
+        set_property(GLOBAL APPEND PROPERTY FOVEA_SHADER_SOURCES ${FOVEA_SHADERS_OF}/generated/${name}.cpp)
+        return()
+    endif()
     set_property(GLOBAL APPEND PROPERTY FOVEA_SHADER_SOURCES ${cpp})
 
     set(script ${PROJECT_SOURCE_DIR}/cmake/embed_shader.cmake)

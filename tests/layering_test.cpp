@@ -47,8 +47,8 @@ const std::vector<Layer> kLayers = {
       "backend/ops/elementwise", "backend/ops/reduce"}},
     {"apps/bench", {"apps", "pipelines", "vision", "backend"}},
     {"apps",
-     {"apps", "pipelines", "vision/image", "vision/video", "vision/prompt_words", "vision/file",
-      "backend/patterns", "backend/vk/profile", "backend/ops/attention",
+     {"apps", "pipelines", "vision/image", "vision/rle", "vision/video", "vision/prompt_words",
+      "vision/file", "backend/patterns", "backend/vk/profile", "backend/ops/attention",
       "backend/ops/attention_kernel", "backend/ops/attention_rate"}},
 };
 const std::set<std::string> kAbovePlain = {"vision", "pipelines", "apps"};
