@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "apps/label.h"
 #include "vision/rle.h"
 
 namespace fovea::apps {
@@ -14,12 +15,10 @@ namespace {
 
 constexpr float kDark = 0.45f, kTint = 0.5f;  // of a picture where nothing is, and of colours
 
-using Rgb = std::array<float, 3>;
-
 // Hues far from one another, whatever their number.
-Rgb color_of(size_t index) {
+Color color_of(size_t index) {
     const double hue = std::fmod(0.02 + 0.618034 * static_cast<double>(index), 1.0);
-    Rgb color;
+    Color color;
     for (size_t c = 0; c < 3; ++c) {
         const double away = std::abs(std::fmod(hue * 6 + 6 - 2 * static_cast<double>(c), 6.0) - 3);
         color[c] = static_cast<float>(std::clamp(away - 1, 0.1, 1.0));
@@ -46,7 +45,7 @@ Image draw_masks(const std::vector<Segment>& segments, int width, int height) {
     const auto pixels = static_cast<size_t>(width) * static_cast<size_t>(height);
     Image image{width, height, std::vector<float>(3 * pixels)};
     for (const size_t index : by_size(segments)) {
-        const Rgb color = color_of(index);
+        const Color color = color_of(index);
         for (size_t i = 0; i < pixels; ++i)
             if (segments[index].opacity[i] >= 0.5f)
                 std::copy(color.begin(), color.end(), &image.rgb[3 * i]);
@@ -58,7 +57,7 @@ Image draw_overlay(const Image& picture, const std::vector<Segment>& segments) {
     Image image = picture;
     for (float& value : image.rgb) value *= kDark;
     for (const size_t index : by_size(segments)) {
-        const Rgb color = color_of(index);
+        const Color color = color_of(index);
         const auto& opacity = segments[index].opacity;
         for (size_t v = 0; v < image.rgb.size(); ++v) {
             const float shown = picture.rgb[v] + kTint * (color[v % 3] - picture.rgb[v]);

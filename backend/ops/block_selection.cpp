@@ -17,10 +17,6 @@ namespace {
 
 constexpr uint32_t kMostBlocks = 4096;  ///< of the grid: 32 KiB of shared memory
 
-uint32_t u(int64_t n) {
-    return static_cast<uint32_t>(n);
-}
-
 struct LayoutCache {
     static constexpr size_t kMost = 16;
     using Key = std::tuple<std::string, TileShape, uint32_t>;
@@ -69,7 +65,7 @@ BlockLayout make_layout(vk::Stream& stream, CompactBlocks blocks, TileShape tile
 
     // Headers, masks, order; behind them rows and blocks, which the device writes.
     const uint32_t masks_at = lists * shared::LIST_HEADER;
-    const uint32_t order_at = masks_at + u(std::ssize(list.masks)), rows_at = order_at + slots;
+    const uint32_t order_at = masks_at + u32(std::ssize(list.masks)), rows_at = order_at + slots;
     const uint32_t blocks_at = rows_at + 2 * lists * layout.q_tiles;
     std::vector<uint32_t> words(masks_at);
     for (uint32_t i = 0; i < lists; ++i) {
@@ -112,14 +108,14 @@ PooledBlocks pool_blocks(vk::Stream& stream, const Tensor& x, HeadLayout axes,
                         with_spreads ? empty(stream.device(), shape, DType::f32) : Tensor()};
     const shared::PoolParams params{
         .count = count_of("rectified", pooled.means) / 4,
-        .d4 = u(d / 4),
-        .heads = u(heads),
+        .d4 = u32(d / 4),
+        .heads = u32(heads),
         .entries = blocks + singles,
         .blocks = blocks,
         .block = layout.blocks.block,
-        .sample_pitch = u((tokens_first ? tokens * pitch : heads * tokens * d) / 4),
-        .head_pitch = u((tokens_first ? d : tokens * d) / 4),
-        .token_pitch = u(pitch / 4)};
+        .sample_pitch = u32((tokens_first ? tokens * pitch : heads * tokens * d) / 4),
+        .head_pitch = u32((tokens_first ? d : tokens * d) / 4),
+        .token_pitch = u32(pitch / 4)};
     const auto& shader =
         by_dtype("rectified", x.dtype(), shader::pool_blocks_f32, shader::pool_blocks_f16);
     stream.dispatch(stream.device().program(shader, {kElementGroup, with_spreads}),
@@ -166,8 +162,8 @@ BlockSelection select_blocks(vk::Stream& stream, const BlockLayout& layout, cons
                                       .dv4 = o.v_dim / 4,
                                       .q_tiles = layout.q_tiles,
                                       .k_tiles = layout.k_tiles,
-                                      .rows_at = u(fixed),
-                                      .blocks_at = u(fixed + rows),
+                                      .rows_at = u32(fixed),
+                                      .blocks_at = u32(fixed + rows),
                                       .least = std::clamp(o.least, 1u, b.grid_blocks),
                                       .mass = o.mass,
                                       .scale = o.scale,

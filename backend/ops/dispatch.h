@@ -27,6 +27,17 @@ inline vk::Groups groups_for(uint64_t n, uint32_t workgroup) {
     return {static_cast<uint32_t>((groups + y - 1) / y), static_cast<uint32_t>(y)};
 }
 
+/// Sizes and counts as shaders take them.
+inline uint32_t u32(int64_t n) {
+    return static_cast<uint32_t>(n);
+}
+
+/// Vectors of four that n channels make. Throws Error for a rest.
+inline uint32_t quads(std::string_view op, int64_t n) {
+    require(n % 4 == 0, "[{}] channels and widths in multiples of 4 expected, found {}", op, n);
+    return u32(n / 4);
+}
+
 inline bool is_cpu(const vk::Stream& stream) {
     return stream.device().info().type == vk::DeviceType::cpu;
 }

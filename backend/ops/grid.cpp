@@ -9,15 +9,6 @@
 namespace fovea {
 namespace {
 
-uint32_t u(int64_t n) {
-    return static_cast<uint32_t>(n);
-}
-
-uint32_t quads(std::string_view op, int64_t n) {
-    require(n % 4 == 0, "[{}] channels and widths in multiples of 4 expected, found {}", op, n);
-    return u(n / 4);
-}
-
 Tensor make_grid(vk::Stream& stream, std::string_view op, const vk::Shader& f32,
                  const vk::Shader& f16, const Tensor& x, shader::GridParams params) {
     count_of(op, x);
@@ -25,8 +16,8 @@ Tensor make_grid(vk::Stream& stream, std::string_view op, const vk::Shader& f32,
     Tensor y = empty(stream.device(), {x.dim(0), params.rows, params.columns, x.dim(3)}, x.dtype());
     params.count = count_of(op, y) / 4;
     params.c4 = quads(op, x.dim(3));
-    params.x_rows = u(x.dim(1));
-    params.x_columns = u(x.dim(2));
+    params.x_rows = u32(x.dim(1));
+    params.x_columns = u32(x.dim(2));
     params.pitch = quads(op, x.pitch(x.dim(3)));
     stream.dispatch(stream.device().program(by_dtype(op, x.dtype(), f32, f16), {kElementGroup}),
                     {write(y), read_view(x)}, params, groups_for(params.count, kElementGroup), op);
@@ -40,8 +31,8 @@ Tensor crop_grid(vk::Stream& stream, const Tensor& x, int64_t top, int64_t left,
     require(rows > 0 && columns > 0,
             "[crop_grid] a window of at least one token expected, found {}×{}", rows, columns);
     return make_grid(stream, "crop_grid", shader::crop_f32, shader::crop_f16, x,
-                     {.rows = u(rows),
-                      .columns = u(columns),
+                     {.rows = u32(rows),
+                      .columns = u32(columns),
                       .top = static_cast<int>(top),
                       .left = static_cast<int>(left)});
 }
@@ -50,7 +41,7 @@ Tensor average_pool(vk::Stream& stream, const Tensor& x, int64_t rows, int64_t c
     require(rows > 0 && columns > 0, "[average_pool] at least one cell expected, found {}×{}", rows,
             columns);
     return make_grid(stream, "average_pool", shader::average_pool_f32, shader::average_pool_f16, x,
-                     {.rows = u(rows), .columns = u(columns)});
+                     {.rows = u32(rows), .columns = u32(columns)});
 }
 
 Tensor concat(vk::Stream& stream, std::initializer_list<Tensor> inputs) {
@@ -71,8 +62,8 @@ Tensor concat(vk::Stream& stream, std::initializer_list<Tensor> inputs) {
         const int64_t together = x.is_dense() ? 1 : x.run() / x.dim(-1);
         params.width += quads(op, x.dim(-1));
         params.ends[i] = params.width;
-        params.rows[i] = u(rows);
-        params.together[i] = u(together);
+        params.rows[i] = u32(rows);
+        params.together[i] = u32(together);
         params.pitch[i] = quads(op, x.pitch(together * x.dim(-1)));
         bound[i++] = x;
     }

@@ -15,10 +15,6 @@ namespace {
 constexpr uint32_t kMostParts = 64;
 constexpr uint32_t kPartTokens = 256;  // at least, where there are more than one part
 
-uint32_t u(int64_t n) {
-    return static_cast<uint32_t>(n);
-}
-
 /// What every kernel needs to know of heads of tokens.
 shader::LinearParams params_of(std::string_view op, const Tensor& x) {
     count_of(op, x);
@@ -28,11 +24,11 @@ shader::LinearParams params_of(std::string_view op, const Tensor& x) {
     const int64_t pitch = x.pitch(x.dim(2) * x.dim(3));
     require(pitch % 4 == 0, "[{}] columns of a tensor {} wide, a multiple of 4 expected", op,
             pitch);
-    return {.lines = u(x.dim(0) * x.dim(2)),
-            .heads = u(x.dim(2)),
-            .tokens = u(x.dim(1)),
-            .d4 = u(x.dim(3) / 4),
-            .pitch = u(pitch / 4)};
+    return {.lines = u32(x.dim(0) * x.dim(2)),
+            .heads = u32(x.dim(2)),
+            .tokens = u32(x.dim(1)),
+            .d4 = u32(x.dim(3) / 4),
+            .pitch = u32(pitch / 4)};
 }
 
 void require_weights(std::string_view op, std::string_view name, const Tensor& weights,
@@ -52,7 +48,7 @@ Tensor sum_parts(vk::Stream& stream, const Tensor& parts, Shape shape, float fac
     if (parts.dim(0) == 1 && factor == 1) return parts.reshape(std::move(shape));
     Tensor y = empty(stream.device(), std::move(shape), DType::f32);
     const shader::LinearParams p{
-        .count = count_of("linear_attention", y) / 4, .chunk = u(parts.dim(0)), .scale = factor};
+        .count = count_of("linear_attention", y) / 4, .chunk = u32(parts.dim(0)), .scale = factor};
     stream.dispatch(stream.device().program(shader::linear_sum_parts, {kElementGroup}),
                     {write(y), read(parts)}, p, groups_for(p.count, kElementGroup), "sum_parts");
     return y;
@@ -90,7 +86,7 @@ Tensor read_with(vk::Stream& stream, const Tensor& x, const Tensor& state, const
     require_like(op, "gate", reading.gate, y.shape(), x.dtype());
     count_of(op, y);
     constexpr uint32_t tokens_each = 4;  // TOKENS of read.comp
-    p.e4 = u(state.dim(3) / 4);
+    p.e4 = u32(state.dim(3) / 4);
     p.count = p.lines * ((p.tokens + tokens_each - 1) / tokens_each) * p.e4;
     p.eps = reading.eps;
     p.finish = reading.finish;

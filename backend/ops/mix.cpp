@@ -8,19 +8,6 @@
 #include "shaders/params.h"
 
 namespace fovea {
-namespace {
-
-uint32_t u(int64_t n) {
-    return static_cast<uint32_t>(n);
-}
-
-uint32_t quads(std::string_view op, int64_t n) {
-    require(n % 4 == 0, "[{}] channels and widths in multiples of 4 expected, found {}", op, n);
-    return u(n / 4);
-}
-
-}  // namespace
-
 Tensor depthwise_conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w,
                         const DepthwiseOptions& options) {
     constexpr std::string_view op = "depthwise_conv2d";
@@ -35,12 +22,12 @@ Tensor depthwise_conv2d(vk::Stream& stream, const Tensor& x, const Tensor& w,
     require_like(op, "bias", options.bias, {x.dim(3)}, x.dtype());
     require_like(op, "residual", options.residual, y.shape(), x.dtype());
     const shader::MixParams params{.count = count_of(op, y) / 4,
-                                   .rows = u(x.dim(1)),
-                                   .columns = u(x.dim(2)),
+                                   .rows = u32(x.dim(1)),
+                                   .columns = u32(x.dim(2)),
                                    .heads = 1,
                                    .c4 = quads(op, x.dim(3)),
                                    .pitch = quads(op, x.pitch(x.dim(3))),
-                                   .kernel = u(w.dim(0)),
+                                   .kernel = u32(w.dim(0)),
                                    .activation = static_cast<uint32_t>(options.activation),
                                    .bias = bool(options.bias),
                                    .residual = bool(options.residual)};
@@ -74,13 +61,13 @@ Tensor local_weights(vk::Stream& stream, const Tensor& logits, const Tensor& rel
     count_of(op, y);
     // A view's rows are of one head's taps: heads lie a pitch apart, tokens as many of them.
     const int64_t row = logits.pitch(logits.dim(4));
-    const shader::MixParams params{.count = u(y.numel() / taps),
-                                   .rows = u(logits.dim(1)),
-                                   .columns = u(logits.dim(2)),
-                                   .heads = u(logits.dim(3)),
-                                   .pitch = u(row * logits.dim(3)),
-                                   .kernel = u(kernel),
-                                   .row_pitch = u(row)};
+    const shader::MixParams params{.count = u32(y.numel() / taps),
+                                   .rows = u32(logits.dim(1)),
+                                   .columns = u32(logits.dim(2)),
+                                   .heads = u32(logits.dim(3)),
+                                   .pitch = u32(row * logits.dim(3)),
+                                   .kernel = u32(kernel),
+                                   .row_pitch = u32(row)};
     const auto& shader =
         by_dtype(op, logits.dtype(), shader::local_weights_f32, shader::local_weights_f16);
     stream.dispatch(stream.device().program(shader, {kElementGroup}),
@@ -106,12 +93,12 @@ Tensor local_mix(vk::Stream& stream, const Tensor& v, const Tensor& weights) {
             v.dim(2));
     Tensor y = empty(stream.device(), v.shape(), v.dtype());
     const shader::MixParams params{.count = count_of(op, y) / 4,
-                                   .rows = u(v.dim(1)),
-                                   .columns = u(v.dim(2)),
-                                   .heads = u(v.dim(3)),
+                                   .rows = u32(v.dim(1)),
+                                   .columns = u32(v.dim(2)),
+                                   .heads = u32(v.dim(3)),
                                    .c4 = quads(op, v.dim(4)),
                                    .pitch = quads(op, v.pitch(v.dim(3) * v.dim(4))),
-                                   .kernel = u(kernel)};
+                                   .kernel = u32(kernel)};
     const auto& shader = by_dtype(op, v.dtype(), shader::local_mix_f32, shader::local_mix_f16);
     stream.dispatch(stream.device().program(shader, {kElementGroup}),
                     {write(y), read_view(v), read(weights)}, params,
@@ -139,8 +126,8 @@ Tensor weighted_sum(vk::Stream& stream, std::span<const Tensor> contexts, const 
     require_like(op, "gates", gates, gate_shape, first.dtype());
     Tensor y = empty(stream.device(), first.shape(), first.dtype());
     const shader::MixParams params{.count = count_of(op, y) / 4,
-                                   .rows = u(y.numel() / c / rows),
-                                   .heads = u(std::ssize(contexts)),
+                                   .rows = u32(y.numel() / c / rows),
+                                   .heads = u32(std::ssize(contexts)),
                                    .c4 = quads(op, c)};
     std::array<Tensor, 3> others;
     std::copy(contexts.begin(), contexts.end() - 1, others.begin());

@@ -7,16 +7,10 @@
 #include "backend/error.h"
 #include "backend/ops/attention_lists.h"
 #include "backend/ops/block_selection.h"
+#include "backend/ops/dispatch.h"
 #include "backend/ops/rescale.h"
 
 namespace fovea {
-namespace {
-
-uint32_t u(int64_t n) {
-    return static_cast<uint32_t>(n);
-}
-
-}  // namespace
 
 Tensor rectified_attention(vk::Stream& stream, const Tensor& q, const Tensor& k, const Tensor& v,
                            const RectifiedOptions& o, const AttentionOptions& options) {
@@ -42,11 +36,11 @@ Tensor rectified_attention(vk::Stream& stream, const Tensor& q, const Tensor& k,
         o.keep * static_cast<float>(o.grid.tokens() / o.block + (o.grid.tokens() % o.block != 0)) -
         1e-3f);
     const SelectionOptions select{
-        .batch = u(q.dim(0)),
-        .heads = u(q.dim(heads_axis)),
-        .kv_heads = u(k.dim(heads_axis)),
-        .d = u(q.dim(3)),
-        .v_dim = u(v.dim(3)),
+        .batch = u32(q.dim(0)),
+        .heads = u32(q.dim(heads_axis)),
+        .kv_heads = u32(k.dim(heads_axis)),
+        .d = u32(q.dim(3)),
+        .v_dim = u32(v.dim(3)),
         .least = static_cast<uint32_t>(share),
         .mass = o.mass,
         .scale = options.scale != 0 ? options.scale : 1 / std::sqrt(static_cast<float>(q.dim(3))),
