@@ -219,7 +219,7 @@ class SceneMaker:
         self.sprites, self.device = sprites, sprites.device
         self.rows = torch.tensor(rows, device=self.device)
         self.backgrounds = Backgrounds(sprites, background_rows or rows, backgrounds)
-        self.counts = torch.tensor([1] * 5 + [2] * 7 + [3] * 7 + [4] * 6 + [5] * 4 + [6] * 3, device=self.device)
+        self.counts = torch.tensor([1] * 5 + [2] * 7 + [3] * 7 + [4] * 6 + [5] * 4 + [6] * 3)
         kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], device=self.device) / 16
         self.kernel = (kernel[:, None] * kernel[None, :])[None, None].expand(3, 1, 5, 5).contiguous()
 
@@ -235,8 +235,11 @@ class SceneMaker:
     def describe(self, b, frames=1, speed=0.06):
         """Descriptions: first dimension clip, of the paths then frame, of what belongs to objects then slot."""
         s, device = SLOTS, self.device
-        count = self.counts[torch.randint(0, len(self.counts), (b,), device=device)]
-        count = torch.where(self.rand(b) < 0.03, torch.zeros_like(count), count)
+        # Known on the CPU and sorted, so that a slot is drawn only into the first scenes, which have it.
+        count = self.counts[torch.randint(0, len(self.counts), (b,))] * (torch.rand(b) >= 0.03)
+        count = count.sort(descending=True)[0]
+        having = [int((count > slot).sum()) for slot in range(s)]
+        count = count.to(device)
         there = torch.arange(s, device=device)[None] < count[:, None]
         number = self.rows[torch.randint(0, len(self.rows), (b, s), device=device)]
         number = torch.where(self.rand(b, s) < 0.06, number[:, :1], number)  # the same thing twice
@@ -283,7 +286,7 @@ class SceneMaker:
         one = zoom.abs().expand(b, frames)
         ground = torch.stack((torch.stack((zoom * spin.cos() + 0 * one, spin.sin() * one, drift[..., 0]), -1),
                               torch.stack((-spin.sin() * zoom + 0 * one, spin.cos() * one, drift[..., 1]), -1)), -2)
-        return {"number": number, "theta": theta, "size": sizes, "mixing": mixing * gain,
+        return {"having": having, "number": number, "theta": theta, "size": sizes, "mixing": mixing * gain,
                 "shade": 0.25 * self.randn(b, s, 2), "ground": ground,
                 "shadow": torch.cat((0.06 * self.randn(b, s, 2),
                                      0.55 * self.rand(b, s, 1) * (self.rand(b, s, 1) < 0.4).float()), -1),
@@ -309,20 +312,24 @@ class SceneMaker:
         visible = torch.zeros(b * frames, SLOTS, SIZE, SIZE, dtype=self.sprites.canvas.dtype, device=self.device)
         area = torch.zeros(b * frames, SLOTS, device=self.device)
         for slot in range(SLOTS):
-            number, theta = per_frame(scene["number"][:, slot]), scene["theta"][:, :, slot].flatten(0, 1)
-            layer, local = self.sprites.draw(number, theta, scene["size"][:, :, slot].flatten().clamp(max=1))
+            n = scene["having"][slot] * frames
+            if n == 0:
+                break
+            number, theta = per_frame(scene["number"][:, slot])[:n], scene["theta"][:, :, slot].flatten(0, 1)[:n]
+            layer, local = self.sprites.draw(number, theta, scene["size"][:, :, slot].flatten()[:n].clamp(max=1))
             alpha = layer[:, 3:]
-            color = torch.einsum("nij,njhw->nihw", per_frame(scene["mixing"][:, slot]), layer[:, :3])
-            shade = 1 + (local.clamp(-1, 1) * per_frame(scene["shade"][:, slot])[:, None, None]).sum(-1)[:, None]
+            color = torch.einsum("nij,njhw->nihw", per_frame(scene["mixing"][:, slot])[:n], layer[:, :3])
+            shades = per_frame(scene["shade"][:, slot])[:n, None, None]
+            shade = 1 + (local.clamp(-1, 1) * shades).sum(-1)[:, None]
             color = torch.minimum((color * shade).clamp(min=0), alpha)
-            dark = per_frame(scene["shadow"][:, slot])
+            dark = per_frame(scene["shadow"][:, slot])[:n]
             moved = theta.clone()
             moved[:, :, 2] -= (theta[:, :, :2] * dark[:, None, :2]).sum(-1)
-            picture = picture * (1 - dark[:, 2, None, None, None] * self.sprites.shadow(number, moved))
-            picture = color + picture * (1 - alpha)
-            visible[:, :slot] *= (1 - alpha).to(visible.dtype)
-            visible[:, slot] = alpha[:, 0].to(visible.dtype)
-            area[:, slot] = alpha.mean((1, 2, 3))
+            behind = picture[:n] * (1 - dark[:, 2, None, None, None] * self.sprites.shadow(number, moved))
+            picture[:n] = color + behind * (1 - alpha)
+            visible[:n, :slot] *= (1 - alpha).to(visible.dtype)
+            visible[:n, slot] = alpha[:, 0].to(visible.dtype)
+            area[:n, slot] = alpha.mean((1, 2, 3))
         front = (3 * (resize(scene["front_noise"]) - 1.2) * 8).clamp(0, 1) * scene["front"].float()[:, None, None, None]
         front = per_frame(front)
         picture = picture * (1 - front) + self.background(scene, 1, frames) * front

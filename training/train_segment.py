@@ -16,6 +16,7 @@ import torch
 from common import (Average, Clock, Muon, adamw, arguments, autocast, load_checkpoint, log, save_checkpoint, set_rate,
                     set_up)
 from export import write
+from import_state import read
 from models import file_tensors, parameter_count
 from segment_loss import answer_loss, match_loss
 from segment_model import FIRST, RECENT, SEGMENT_CONFIG, Segmenter
@@ -133,9 +134,9 @@ def main():
     team = Team()
     parser = arguments(__doc__, 10)
     parser.add_argument("--models", default="assets/default", help="folder with the text encoder")
-    parser.add_argument("--batch", type=int, default=192, help="pictures of a step, of each process")
+    parser.add_argument("--batch", type=int, default=80, help="pictures of a step, of each process")
     parser.add_argument("--prompts", type=int, default=3, help="for each picture")
-    parser.add_argument("--clips", type=int, default=24, help="clips of 3 frames of a step")
+    parser.add_argument("--clips", type=int, default=10, help="clips of 3 frames of a step")
     parser.add_argument("--clip-prompts", type=int, default=2)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--matrix-lr", type=float, default=0.01)
@@ -148,6 +149,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=0, help="for trials: the same scenes again after so many steps")
     parser.add_argument("--save-minutes", type=float, default=2.0)
     parser.add_argument("--export", help="folder for the model of every checkpoint")
+    parser.add_argument("--start", help="folder with an exported model to go on from where there is no checkpoint")
     parser.add_argument("--commit", default="unknown", help="commit of the training code")
     options = parser.parse_args()
     begin = time.time()
@@ -156,6 +158,8 @@ def main():
     cuda = device.type == "cuda"
     config = SMOKE if options.smoke else SEGMENT_CONFIG
     model = Segmenter(config).to(device)
+    if options.start:
+        model.load_state_dict(read(options.start, "segment", "segment.")[0])
     model.grid(*(config["size"] // 8,) * 2, next(model.parameters()).device)
     matrices, others = split_parameters(model)
     learnt = [*matrices, *others]
