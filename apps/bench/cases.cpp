@@ -37,8 +37,11 @@ Case read_case(const fs::path& folder, const Json& entry, const std::string& whe
         .target = edit.at("prompt"),
         .objects = {}};
     if (clip) {
-        for (const auto& place : edit.at("path"))
+        for (const auto& place : edit.at("path")) {
             one.path.push_back({place.at(0), place.at(1), place.at(2), place.at(3)});
+            require(one.path.back().size > 0, "{}: size {} found in its path, expected above 0",
+                    where, one.path.back().size);
+        }
         const size_t frames = one.frames.size();
         require(frames > 1 && one.regions.size() == frames && one.path.size() == frames,
                 "{}: {} frames, {} regions and a path of {} places found, expected as many of "
