@@ -169,6 +169,9 @@ struct Studio {
         if (strength >= 1) return decode(run.run());
         std::vector<float> times = flow_times(r.steps, clip ? model.dit.config().clip_shift : 1);
         std::erase_if(times, [&](float t) { return t > strength; });
+        require(times.size() > 1,
+                "[bench] {} steps found, SDEdit {} begins none of them: give more --steps", r.steps,
+                strength);
         const Tensor z0 = convert(
             stream, model.autoencoder.encode(stream, to_device(stream, r.frames, model.dtype)),
             DType::f32);
