@@ -206,7 +206,8 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
             "--methods", o.methods,
             "Of video: radial, neighborhood, reordered, rectified, Re-ttention, \"Re-ttention of "
             "reordered\", cache; of edit: edit, \"drawn anew\", \"SDEdit 0.5\", 0.7, 0.85, \"round "
-            "trip\"; of inpaint: inpaint, \"inpaint with PAIntA\", pasted, smooth (default: all)")
+            "trip\", of clips \"edit first+previous\" and \"edit none\" as well; of inpaint: "
+            "inpaint, \"inpaint with PAIntA\", pasted, smooth (default: all)")
         ->delimiter(',');
     command.add_option("--clips", o.clips, "Of video: prompts")
         ->check(CLI::Range(1, 1000))
@@ -228,11 +229,12 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
                        "Of video, guidance, inpaint and boxes: the first clip's or picture's");
     command.add_option("--model", o.model,
                        "Of video, guidance, edit, lens, inpaint and boxes: model folder");
-    command.add_option("--picture", o.picture,
-                       "Write as PNG; of video: strips of the first clip, dense and by each row; "
-                       "of guidance: the first pictures of each row; of edit and inpaint: every "
-                       "picture and what each method makes of it; of boxes: all, without and with "
-                       "them");
+    command.add_option(
+        "--picture", o.picture,
+        "Write as PNG; of video: strips of the first clip, dense and by each row; "
+        "of guidance: the first pictures of each row; of edit and inpaint: every "
+        "picture or clip and what each method makes of it; of boxes: all, without and with "
+        "them");
 }
 
 void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
@@ -353,6 +355,12 @@ void add_bench(CLI::App& app) {
         "guidance: pictures by each guidance, what the evaluator recognises, the time of a step\n"
         "edit, lens: fovea edit beside drawing anew and SDEdit, and whether words' maps point at\n"
         "their objects, on pictures with masks: fovea bench edit --cases FOLDER\n"
+        "edit of clips (training/edit_cases.py --clips): also with frames shared as by fovea edit\n"
+        "--shared-frames first,previous and none. Recognised in the middle frame, and in what "
+        "share\n"
+        "of all; PSNR is the frames' mean; warping error: how much what may change changes from\n"
+        "frame to frame, of 255, followed along the source's motion. In the source that is small\n"
+        "whatever moves, so the rest is flicker, or a motion of the result's own\n"
         "refer: how well the picture model alone finds the same objects by their names\n"
         "inpaint: objects of the same cases cut out and others asked for in their place\n"
         "boxes: whether things come where fovea generate --box asks, by what the evaluator sees\n\n"

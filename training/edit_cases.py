@@ -2,6 +2,7 @@
 
     python3 training/edit_cases.py --data .carry --out cases --count 201
     python3 training/edit_cases.py --data .carry --out cases --count 200 --kinds object    # all that inpaint reads
+    python3 training/edit_cases.py --data .carry --out clips --count 60 --clips --frames 8 # for fovea bench edit alone
 
 Kinds by turns: another object, another background colour, another style. Scenes of two objects are combinations that
 were held out of training; of single objects only the composition is new. cases.json lists, for each case,
@@ -11,12 +12,21 @@ were held out of training; of single objects only the composition is new. cases.
     edit      kind, prompt, and region, white where the picture may change: the exchanged object, or all of them for
               their style, grown by 16 pixels, as new ones have other outlines; for a background colour all but the objects
 
+With --clips one object moves over a background colour as clips were trained on (motions.py), at 8 frames a second and
+in no other way than captions say. Objects and motions, the exchanged object's too, are combinations held out of training.
+A case is then
+
+    frames    of 128x128, in their order, and prompt
+    edit      kind, prompt, regions (one a frame, as above; grown by 8 pixels, the same share of a side), and path: how
+              what may change moves, [x, y, size, degrees clockwise] a frame, the first three in sides of the frame
+
 Needs numpy and Pillow, no PyTorch.
 """
 
 import argparse
 import io
 import json
+import math
 import os
 import random
 import tarfile
@@ -25,10 +35,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from captions import COLORS, RELATIONS, SHADES, STYLES, Captioner, held_out, with_article
+from motions import MAX_FRAMES, MOTIONS, PHRASES, held_out_motion, path_of
 
-SIZE = 256
-GROW = 16
+SIZE, CLIP_SIZE = 256, 128
+GROW = 1 / 16  # of a side
+OVERSAMPLED = 4  # pixels of moving objects, along a side
+MOST = 0.95  # of a frame that may change, so that something has to stay
 KINDS = ("object", "background", "style")
+MOVING = [motion for motion in MOTIONS if motion != "still"]
 CENTRES = {"left": ((.27, .5), (.73, .5)), "right": ((.73, .5), (.27, .5)),
            "above": ((.5, .27), (.5, .73)), "below": ((.5, .73), (.5, .27))}
 
@@ -47,21 +61,55 @@ class Sprites:
         return canvas
 
 
+def backdrop(color, size):
+    shade = next(value for name, value, _ in SHADES[color] if name == "")
+    return np.broadcast_to(np.array(shade, np.float32) / 255, (size, size, 3)).copy()
+
+
+def put(picture, layer):
+    """The picture with an RGBA layer on it, and the layer's alpha."""
+    values = np.asarray(layer, np.float32) / 255
+    alpha = values[:, :, 3:]
+    return values[:, :, :3] * alpha + picture * (1 - alpha), alpha[:, :, 0]
+
+
 def draw(sprites, objects, style, color, places):
     """The picture and each object's visible cover in [0, 1]."""
-    shade = next(value for name, value, _ in SHADES[color] if name == "")
-    picture = np.broadcast_to(np.array(shade, np.float32) / 255, (SIZE, SIZE, 3)).copy()
-    covers = []
+    picture, covers = backdrop(color, SIZE), []
     for index, (x, y, size) in zip(objects, places):
         side = round(size * SIZE)
         layer = Image.new("RGBA", (SIZE, SIZE))
         layer.paste(sprites.load(index, style).resize((side, side), Image.LANCZOS),
                     (round(x * SIZE - side / 2), round(y * SIZE - side / 2)))
-        values = np.asarray(layer, np.float32) / 255
-        alpha = values[:, :, 3:]
-        picture = values[:, :, :3] * alpha + picture * (1 - alpha)
-        covers = [cover * (1 - alpha[:, :, 0]) for cover in covers] + [alpha[:, :, 0]]
+        picture, alpha = put(picture, layer)
+        covers = [cover * (1 - alpha) for cover in covers] + [alpha]
     return picture, covers
+
+
+def draw_moving(sprite, color, path):
+    """Frames and the object's cover in each."""
+    side, frames, covers = OVERSAMPLED * CLIP_SIZE, [], []
+    for x, y, size, angle in path.astype(float):
+        cos, sin = (f(math.radians(angle)) * SIZE / (size * side) for f in (math.cos, math.sin))
+        middle = SIZE / 2
+        layer = sprite.transform((side, side), Image.AFFINE, (cos, sin, middle - (cos * x + sin * y) * side, -sin, cos,
+                                 middle - (cos * y - sin * x) * side), Image.BICUBIC)
+        frame, cover = put(backdrop(color, CLIP_SIZE), layer.reduce(OVERSAMPLED))
+        frames.append(frame)
+        covers.append(cover)
+    return frames, covers
+
+
+def may_change(kind, covers):
+    """Region in {0, 1}: of `covers`, of objects that change, or all of them where they stay."""
+    if kind == "background":
+        region = 1 - np.clip(sum(covers), 0, 1)
+    else:
+        union = np.max([(cover > 0).astype(np.float32) for cover in covers], axis=0)
+        grow = round(GROW * len(union))
+        grown = Image.fromarray((union * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * grow + 1))
+        region = np.asarray(grown, np.float32) / 255
+    return (region >= 0.5).astype(np.float32)
 
 
 def layout(rng, relation):
@@ -101,38 +149,75 @@ class Cases:
         Image.fromarray((np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)).save(os.path.join(self.out, name))
         return name
 
+    def change(self, kind, scene, others, colors):
+        """What is asked for instead of `scene` (objects, colour, style), and the places of the objects that change.
+
+        `others` and `colors` are what may be put in place of those. None: there is nothing."""
+        rng, (objects, color, style) = self.rng, scene
+        asked, changed = list(objects), range(len(objects))
+        if kind == "object":
+            place = rng.randrange(len(objects))
+            if not others:
+                return None
+            asked[place], changed = rng.choice(others), [place]
+        elif kind == "background":
+            color = rng.choice(colors)
+        else:
+            styles = [s for s in STYLES if s != style and all(i in self.captioner.in_style[s] for i in objects)]
+            if not styles:
+                return None
+            style = rng.choice(styles)
+        return (asked, color, style), changed
+
     def case(self, number, kind):
-        rng = self.rng
-        while True:
+        rng, change = self.rng, None
+        while change is None:
             objects, relation, color, style = self.scene()
-            asked, changed = (list(objects), relation, color, style), range(len(objects))
-            if kind == "object":
-                place = rng.randrange(len(objects))
-                other = rng.choice([i for i in self.drawn_in(style) if i not in objects])
-                asked[0][place], changed = other, [place]
-            elif kind == "background":
-                asked = objects, relation, rng.choice([c for c in COLORS if c != color]), style
-            else:
-                styles = [s for s in STYLES if s != style and all(i in self.captioner.in_style[s] for i in objects)]
-                if not styles:
-                    continue
-                asked = objects, relation, color, rng.choice(styles)
-            break
+            change = self.change(kind, (objects, color, style), [i for i in self.drawn_in(style) if i not in objects],
+                                 [c for c in COLORS if c != color])
+        (others, other_color, other_style), changed = change
         picture, covers = draw(self.sprites, objects, style, color, layout(rng, relation))
         name = f"{number:03d}"
         masks = [(cover >= 0.5).astype(np.float32) for cover in covers]
-        if kind == "background":
-            region = 1 - np.clip(sum(covers), 0, 1)
-        else:
-            union = np.max([(covers[i] > 0).astype(np.float32) for i in changed], axis=0)
-            grown = Image.fromarray((union * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * GROW + 1))
-            region = np.asarray(grown, np.float32) / 255
+        region = may_change(kind, [covers[i] for i in changed])
         return {"picture": self.save(f"{name}.png", picture),
                 "prompt": self.prompt(objects, relation, color, style),
                 "objects": [{"name": self.captioner.objects[index], "mask": self.save(f"{name}-{i}.png", mask)}
                             for i, (index, mask) in enumerate(zip(objects, masks))],
-                "edit": {"kind": kind, "prompt": self.prompt(*asked),
-                         "region": self.save(f"{name}-region.png", (region >= 0.5).astype(np.float32))}}
+                "edit": {"kind": kind, "prompt": self.prompt(others, relation, other_color, other_style),
+                         "region": self.save(f"{name}-region.png", region)}}
+
+    def clip(self, number, kind, frames):
+        rng, names = self.rng, self.captioner.objects
+        regions = None
+        while regions is None or max(region.mean() for region in regions) > MOST:
+            style, color, motion = rng.choice(STYLES), rng.choice(COLORS), rng.choice(MOVING)
+            new = [i for i in self.drawn_in(style) if held_out_motion(names[i], motion) and color not in names[i]]
+            if not new:
+                continue
+            thing = rng.choice(new)
+            change = self.change(kind, ([thing], color, style), [i for i in new if i != thing],
+                                 [c for c in COLORS if c != color and c not in names[thing]])
+            if change is None:
+                continue
+            path, _ = path_of(rng, motion, frames)
+            pictures, covers = draw_moving(self.sprites.load(thing, style), color, path)
+            regions = [may_change(kind, [cover]) for cover in covers]
+        (others, other_color, other_style), _ = change
+        if kind == "background":  # which is at rest
+            path = np.broadcast_to(np.float32((0.5, 0.5, 1, 0)), path.shape)
+        name = f"{number:03d}"
+
+        def prompt(index, color, style):
+            return (f"{with_article(names[index], 0.5)} {PHRASES[motion][0]} on {with_article(color, 0.5)} background, "
+                    f"{style} style")
+
+        return {"frames": [self.save(f"{name}-{i:02d}.png", frame) for i, frame in enumerate(pictures)],
+                "prompt": prompt(thing, color, style),
+                "edit": {"kind": kind, "prompt": prompt(others[0], other_color, other_style),
+                         "regions": [self.save(f"{name}-{i:02d}-region.png", region)
+                                     for i, region in enumerate(regions)],
+                         "path": [[round(float(value), 5) for value in place] for place in path]}}
 
 
 def main():
@@ -142,11 +227,17 @@ def main():
     parser.add_argument("--count", type=int, default=201)
     parser.add_argument("--seed", type=int, default=4711)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--clips", action="store_true", help="cases whose picture moves")
+    parser.add_argument("--frames", type=int, default=8, help=f"of clips, 2 to {MAX_FRAMES}; the model learnt 8 and more")
     options = parser.parse_args()
+    if not 2 <= options.frames <= MAX_FRAMES:
+        parser.error(f"--frames {options.frames} found, expected 2 to {MAX_FRAMES}")
     os.makedirs(options.out, exist_ok=True)
     cases = Cases(options.data, options.out, options.seed)
-    kinds = options.kinds
-    listed = [cases.case(number, kinds[number % len(kinds)]) for number in range(options.count)]
+    listed = []
+    for number in range(options.count):
+        kind = options.kinds[number % len(options.kinds)]
+        listed.append(cases.clip(number, kind, options.frames) if options.clips else cases.case(number, kind))
     with open(os.path.join(options.out, "cases.json"), "w", encoding="utf-8") as file:
         json.dump({"cases": listed}, file, indent=1)
 

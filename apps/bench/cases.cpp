@@ -1,5 +1,8 @@
 #include "apps/bench/cases.h"
 
+#include <fmt/format.h>
+
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -7,39 +10,88 @@
 #include "backend/error.h"
 
 namespace fovea::apps::bench {
+namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::json;
 
-std::vector<Case> read_cases(const std::string& path, int limit, const std::string& kind) {
+/// `where` begins what errors say.
+Case read_case(const fs::path& folder, const Json& entry, const std::string& where) {
+    const auto load = [&](const Json& name) {
+        return load_image(folder / name.get<std::string>());
+    };
+    const auto load_each = [&](const Json& names) {
+        std::vector<Image> images;
+        for (const auto& name : names) images.push_back(load(name));
+        return images;
+    };
+    const Json& edit = entry.at("edit");
+    const bool clip = entry.contains("frames");
+    Case one{
+        .frames = clip ? load_each(entry.at("frames")) : std::vector{load(entry.at("picture"))},
+        .regions = clip ? load_each(edit.at("regions")) : std::vector{load(edit.at("region"))},
+        .path = {},
+        .name = clip ? "" : entry.at("picture"),
+        .prompt = entry.at("prompt"),
+        .kind = edit.at("kind"),
+        .target = edit.at("prompt"),
+        .objects = {}};
+    if (clip) {
+        for (const auto& place : edit.at("path")) {
+            one.path.push_back({place.at(0), place.at(1), place.at(2), place.at(3)});
+            require(one.path.back().size > 0, "{}: size {} found in its path, expected above 0",
+                    where, one.path.back().size);
+        }
+        const size_t frames = one.frames.size();
+        require(frames > 1 && one.regions.size() == frames && one.path.size() == frames,
+                "{}: {} frames, {} regions and a path of {} places found, expected as many of "
+                "each, two or more",
+                where, frames, one.regions.size(), one.path.size());
+        one.name = entry.at("frames")[0];
+    } else {
+        for (const auto& object : entry.at("objects"))
+            one.objects.push_back({object.at("name"), load(object.at("mask"))});
+    }
+    for (const auto* images : {&one.frames, &one.regions})
+        for (const Image& image : *images)
+            require(image.width == one.picture().width && image.height == one.picture().height,
+                    "{}: frames and regions of {}×{} and {}×{} found, expected one size", where,
+                    one.picture().width, one.picture().height, image.width, image.height);
+    return one;
+}
+
+}  // namespace
+
+std::vector<Case> read_cases(const std::string& path, const CaseChoice& choice) {
     require(!path.empty(),
             "[bench] no cases; training/edit_cases.py writes them, --cases names their folder");
     const fs::path folder = path, list = folder / "cases.json";
     std::ifstream file(list);
     require(file.good(), "[bench] {} is missing", list.string());
-    const auto json = nlohmann::json::parse(file, nullptr, false);
+    const auto json = Json::parse(file, nullptr, false);
     require(json.is_object() && json.contains("cases"), "[bench] {} is not a list of cases",
             list.string());
     std::vector<Case> cases;
+    int number = 0;
     for (const auto& entry : json.at("cases")) {
-        if (limit > 0 && std::ssize(cases) == limit) break;
-        const auto picture = [&](const nlohmann::json& name) {
-            return load_image(folder / name.get<std::string>());
-        };
-        const auto& edit = entry.at("edit");
-        if (!kind.empty() && edit.at("kind") != kind) continue;
-        Case one{.picture = picture(entry.at("picture")),
-                 .region = picture(edit.at("region")),
-                 .name = entry.at("picture"),
-                 .prompt = entry.at("prompt"),
-                 .kind = edit.at("kind"),
-                 .target = edit.at("prompt"),
-                 .objects = {}};
-        for (const auto& object : entry.at("objects"))
-            one.objects.push_back({object.at("name"), picture(object.at("mask"))});
-        cases.push_back(std::move(one));
+        if (choice.limit > 0 && std::ssize(cases) == choice.limit) break;
+        const std::string where = fmt::format("[bench] {}, case {}", list.string(), number++);
+        try {
+            if (!choice.kind.empty() && entry.at("edit").at("kind") != choice.kind) continue;
+            require(choice.clips || !entry.contains("frames"),
+                    "{} is a clip, expected pictures, as training/edit_cases.py writes them "
+                    "without --clips",
+                    where);
+            cases.push_back(read_case(folder, entry, where));
+        } catch (const Json::exception& error) {
+            fail("{}: {}", where, error.what());
+        }
+        require(cases.back().frames.size() == cases[0].frames.size(),
+                "{} has {} frames, the first one {}, expected as many", where,
+                cases.back().frames.size(), cases[0].frames.size());
     }
     require(!cases.empty(), "[bench] {} lists no case{}", list.string(),
-            kind.empty() ? "" : " of kind " + kind);
+            choice.kind.empty() ? "" : " of kind " + choice.kind);
     return cases;
 }
 

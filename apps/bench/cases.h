@@ -7,19 +7,34 @@
 
 namespace fovea::apps::bench {
 
-/// A picture with known objects and a change of it, of training/edit_cases.py.
+/// A picture or a clip and a change of it, of training/edit_cases.py.
 struct Case {
     struct Object {
         std::string name;
         Image mask;  ///< white where it is
     };
-    Image picture, region;  ///< region: white where the change may be seen
+    /// Where something is: its centre and its size in sides of the frame.
+    struct Place {
+        double x, y, size, degrees;  ///< degrees: turned clockwise
+    };
+    std::vector<Image> frames, regions;  ///< regions: white where the change may be seen
+    std::vector<Place> path;             ///< of clips: how what may change moves, a frame each
     std::string name, prompt, kind, target;
-    std::vector<Object> objects;
+    std::vector<Object> objects;  ///< of pictures
+
+    bool is_clip() const { return frames.size() > 1; }
+    const Image& picture() const { return frames[0]; }
+    const Image& region() const { return regions[0]; }
 };
 
-/// Those of a folder, or of one kind alone; at most `limit`, 0: all. Throws Error where there is
-/// none.
-std::vector<Case> read_cases(const std::string& folder, int limit, const std::string& kind = {});
+struct CaseChoice {
+    int limit = 0;       ///< at most; 0: all
+    std::string kind;    ///< these alone; empty: all
+    bool clips = false;  ///< cases of clips may be read
+};
+
+/// Of a folder: pictures, or clips of equally many frames. Throws Error, which names the file,
+/// where there is none of these or a case is wrong.
+std::vector<Case> read_cases(const std::string& folder, const CaseChoice& choice);
 
 }  // namespace fovea::apps::bench

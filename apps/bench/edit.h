@@ -27,7 +27,8 @@ void bench_refer(vk::Device& device, const EditOptions& options);
 
 /// Every case edited, drawn anew from its target prompt, and by SDEdit (arXiv 2108.01073) at
 /// several strengths: share in which the evaluator recognises what was asked for, and PSNR where
-/// nothing should change. A row a method and kind of edit.
+/// nothing should change. Clips also with fewer shared frames, and how steady what may change is. A
+/// row a method and kind of edit.
 void bench_edit(vk::Device& device, const EditOptions& options);
 
 }  // namespace fovea::apps::bench

@@ -47,11 +47,11 @@ Box around(const Box& hole) {
 
 std::vector<Task> tasks_of(const InpaintOptions& o, const Concepts& concepts) {
     std::vector<Task> tasks;
-    for (const Case& one : read_cases(o.cases, o.limit, "object")) {
-        Mask hole = mask_of(one.region);
+    for (const Case& one : read_cases(o.cases, {.limit = o.limit, .kind = "object"})) {
+        Mask hole = mask_of(one.region());
         if (o.boxes) hole = mask_of(hole.box(), hole.width, hole.height);
         Task task{.name = one.name,
-                  .job = {.picture = one.picture,
+                  .job = {.picture = one.picture(),
                           .hole = hole,
                           .prompt = one.target,
                           .seed = o.seed + tasks.size()},

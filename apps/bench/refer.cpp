@@ -39,7 +39,7 @@ double overlap(const std::vector<float>& mask, const Image& truth) {
 }  // namespace
 
 void bench_refer(vk::Device& device, const EditOptions& o) {
-    const auto cases = read_cases(o.cases, o.limit);
+    const auto cases = read_cases(o.cases, {.limit = o.limit});
     vk::Stream stream(device);
     const Model model =
         Model::load(stream, find_model(o.model), choose_precision(device.info(), o.precision));
@@ -56,7 +56,7 @@ void bench_refer(vk::Device& device, const EditOptions& o) {
         for (const Case& one : cases) {
             for (const Case::Object& object : one.objects) {
                 Refer::Request request;
-                request.picture = one.picture;
+                request.picture = one.picture();
                 request.words = object.name;
                 if (!variant.magnets) request.magnets.clear();
                 request.sinks = variant.sinks;
@@ -65,7 +65,7 @@ void bench_refer(vk::Device& device, const EditOptions& o) {
                 const auto found = Refer::run(stream, model, request);
                 const double iou = overlap(found.mask, object.mask);
                 const auto peak =
-                    static_cast<size_t>(found.peak_y) * static_cast<size_t>(one.picture.width) +
+                    static_cast<size_t>(found.peak_y) * static_cast<size_t>(one.picture().width) +
                     static_cast<size_t>(found.peak_x);
                 sum += iou;
                 halves += iou >= 0.5;

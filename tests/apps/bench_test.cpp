@@ -2,11 +2,13 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "tests/apps/program.h"
+#include "vision/image.h"
 
 /// `fovea bench`: on whatever device the tests have, with shapes that take no time.
 namespace fovea {
@@ -14,6 +16,7 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class BenchCli : public testing::Program {
   protected:
@@ -239,6 +242,96 @@ TEST_F(BenchCli, GuidanceIsMeasuredWithAndWithoutPrompts) {
     }
     EXPECT_THAT(text("g.md"), HasSubstr("| with | pag:1@blocks=4 | 2 |"));
     EXPECT_EQ(files(), 3u);
+}
+
+/// A clip of two frames with a red box that moves by 16 pixels, or its regions.
+class BenchClips : public BenchCli {
+  protected:
+    BenchClips() {
+        draw("0.png", 40, 32, {0.9f, 0.1f, 0.1f}, {0.2f, 0.4f, 0.9f});
+        draw("1.png", 56, 32, {0.9f, 0.1f, 0.1f}, {0.2f, 0.4f, 0.9f});
+        draw("r0.png", 32, 48, {1, 1, 1}, {0, 0, 0});
+        draw("r1.png", 48, 48, {1, 1, 1}, {0, 0, 0});
+        draw("small.png", 8, 8, {1, 1, 1}, {0, 0, 0}, 64);
+    }
+    void draw(const std::string& name, int left, int box, std::array<float, 3> inside,
+              std::array<float, 3> around, int side = 128) const {
+        Image image{side, side, {}};
+        for (int y = 0; y < side; ++y)
+            for (int x = 0; x < side; ++x) {
+                const int top = (side - box) / 2;
+                const bool in = x >= left && x < left + box && y >= top && y < top + box;
+                const auto& color = in ? inside : around;
+                image.rgb.insert(image.rgb.end(), color.begin(), color.end());
+            }
+        save_png(path(name), image);
+    }
+    static json one() {
+        return {{"frames", {"0.png", "1.png"}},
+                {"prompt", "a red apple moving right on a blue background"},
+                {"edit",
+                 {{"kind", "object"},
+                  {"prompt", "a pear moving right on a blue background"},
+                  {"regions", {"r0.png", "r1.png"}},
+                  {"path", {{0.4375, 0.5, 0.25, 0}, {0.5625, 0.5, 0.25, 0}}}}}};
+    }
+    std::string cases(const json& entry) const {
+        write("cases.json", {{"cases", {one(), entry}}});
+        return " --cases " + path("");
+    }
+};
+
+TEST_F(BenchClips, WrongCasesAreNamed) {
+    const auto with = [](auto change) {
+        json entry = one();
+        change(entry);
+        return entry;
+    };
+    const std::pair<json, std::string> wrong[] = {
+        {with([](json& e) { e.erase("prompt"); }), "key 'prompt' not found"},
+        {with([](json& e) { e["frames"].push_back("0.png"); }),
+         "3 frames, 2 regions and a path of 2 places found"},
+        {with([](json& e) { e["edit"]["regions"][1] = "small.png"; }),
+         "frames and regions of 128×128 and 64×64 found"},
+        {with([](json& e) {
+             e["edit"]["path"][0] = {0.5, 0.5};
+         }),
+         "array index 2 is out of range"},
+        {with([](json& e) { e["edit"]["path"][0][2] = 0; }), "size 0 found in its path"}};
+    const auto expect_error = [&](const std::string& arguments, const std::string& message) {
+        const auto result = run(arguments);
+        EXPECT_EQ(result.code, 1) << arguments;
+        EXPECT_THAT(result.err, HasSubstr(message));
+        EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+    };
+    for (const auto& [entry, message] : wrong) {
+        const std::string arguments = "bench edit" + cases(entry);
+        expect_error(arguments, path("cases.json") + ", case 1");
+        expect_error(arguments, message);
+    }
+    expect_error("bench lens" + cases(one()), "case 0 is a clip, expected pictures");
+    expect_error("bench edit --methods guess" + cases(one()),
+                 "--methods guess found, expected of clips: round trip, edit, edit first+previous");
+}
+
+// The box changes nothing along its path.
+TEST_F(BenchClips, AreMeasured) {
+    const auto result =
+        run(fmt::format(
+                "bench edit --limit 1 --steps 2 --methods 'edit none,round trip' --precision fp32 "
+                "--markdown {} --picture {}",
+                path("clips.md"), path("clips.png")) +
+            cases(one()));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const std::string table = text("clips.md");
+    EXPECT_THAT(table, HasSubstr("1 edits of clips of 2 frames of 128×128, 2 steps"));
+    EXPECT_THAT(table, HasSubstr("| edit none | object | 1 | "));
+    EXPECT_THAT(table, HasSubstr(" (0.00) | "));
+    EXPECT_THAT(table, Not(HasSubstr(" 0.00 (0.00) | ")));
+    EXPECT_THAT(table, HasSubstr("Inverted and drawn again with the source prompt: "));
+    const Image sheet = load_image(path("clips.png"));
+    EXPECT_EQ(sheet.width, 2 * 128 + 2);
+    EXPECT_EQ(sheet.height, 2 * 128 + 2);
 }
 
 TEST_F(BenchCli, MethodsAtSizeAreComparedWithDense) {
