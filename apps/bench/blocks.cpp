@@ -80,9 +80,9 @@ Tensor mlp(vk::Stream& stream, const BlockWeights& w, const std::string& of, con
     return linear_residual(stream, h, w.layer(of + "fc2"), x, m.index(5));
 }
 
+/// m: modulation(), (6, 1, width)
 Tensor dit_block(vk::Stream& stream, const ModelShape& s, const BlockWeights& w, const Tensor& x,
-                 const Tensor& condition, const Pattern& pattern, Trace* trace) {
-    const Tensor m = modulation(stream, condition, w.layer("modulation"), 6);
+                 const Tensor& m, const Pattern& pattern, Trace* trace) {
     const Tensor qkv = linear(stream, modulated(stream, x, m, 0), w.layer("qkv"));
     const Tensor k = heads_of(qkv, s.heads, 1, 3), v = heads_of(qkv, s.heads, 2, 3);
     const Tensor o = attend(stream, heads_of(qkv, s.heads, 0, 3), k, v, pattern);
@@ -243,7 +243,9 @@ Tokens run_block(vk::Stream& stream, const ModelShape& s, const BlockWeights& w,
     Tokens y{{}, x.text};
     switch (s.kind) {
         case BlockKind::dit:
-            y.image = dit_block(stream, s, w, x.image, condition, pattern, trace);
+            y.image =
+                dit_block(stream, s, w, x.image,
+                          modulation(stream, condition, w.layer("modulation"), 6), pattern, trace);
             break;
         case BlockKind::wan:
             y.image = wan_block(stream, s, w, x, condition, pattern, trace);
@@ -289,10 +291,17 @@ Tensor run_denoiser(vk::Stream& stream, const ModelShape& s, const Denoiser& mod
     Tensor x = linear(stream, patchify(stream, model.latent, kPatch), ends.layer("patch"));
     x = add(stream, x, ends.vector("positions"));
     if (trace) *trace = {condition, std::vector<Trace>(model.blocks.size())};
-    for (size_t i = 0; i < model.blocks.size(); ++i)
-        x = run_block(stream, s, model.blocks[i], {x, {}}, condition, pattern,
-                      trace ? &trace->blocks[i] : nullptr)
-                .image;
+    // They wait for no tokens: side by side they read weights at the pace of memory, which a row
+    // times a matrix alone does not.
+    std::vector<Tensor> modulations;
+    for (const BlockWeights& w : model.blocks)
+        modulations.push_back(modulation(stream, condition, w.layer("modulation"), 6));
+    for (size_t i = 0; i < model.blocks.size(); ++i) {
+        Trace* of = trace ? &trace->blocks[i] : nullptr;
+        const Tensor y = dit_block(stream, s, model.blocks[i], x, modulations[i], pattern, of);
+        if (of) of->in = {x, {}}, of->out = {y, {}};
+        x = y;
+    }
     const Tensor m = modulation(stream, condition, ends.layer("final_modulation"), 2);
     x = linear(stream, modulated(stream, x, m, 0), ends.layer("final"));
     return unpatchify(stream, x, model.latent.dim(1), model.latent.dim(2), kPatch);
