@@ -64,12 +64,10 @@ void check_outputs(const SegmentOptions& options, bool clip) {
                                      {"--overlay", options.overlay},
                                      {"--cutout", options.cutout}}) {
         if (path.empty()) continue;
+        if (clip && video_format(path) == VideoFormat::frames) continue;  // the folder is made
         require_folder_of("segment", name, path);
-        if (clip)
-            video_format(path);
-        else
-            require(path.ends_with(".png"), "[segment] {} {} found, expected a .png file", name,
-                    path);
+        require(clip || path.ends_with(".png"), "[segment] {} {} found, expected a .png file", name,
+                path);
     }
     require_folder_of("segment", "--json-file", options.json_file);
     require(!clip || options.cutout.empty(),
