@@ -28,7 +28,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int kNothingFound = 3;  // exit code
 
 struct SegmentOptions {
-    std::string input, words, box, output, overlay, cutout, json_file;
+    std::string input, words, box, earlier, output, overlay, cutout, json_file;
     std::vector<std::string> points, negatives;
     std::string device, precision = "auto", model;
     int frame = 0, grid = 16;
@@ -45,6 +45,13 @@ SegmentPrompt prompt_of(const SegmentOptions& options) {
     for (const auto& text : options.negatives) add_points(prompt, "--negative", text, false);
     if (!options.box.empty()) set_box(prompt, "--box", options.box);
     prompt.words = options.words;
+    if (!options.earlier.empty()) {
+        const Mask mask = mask_of(load_image(options.earlier));
+        require(mask.count() > 0,
+                "[segment] --earlier {} shows nothing, expected a mask with the thing white",
+                options.earlier);
+        prompt.earlier = answer_of(mask);
+    }
     return prompt;
 }
 
@@ -78,14 +85,16 @@ void check_outputs(const SegmentOptions& options, bool clip) {
     require(clip || options.frame == 0, "[segment] --frame {} found, but {} is a picture",
             options.frame, options.input);
     const bool prompt = !options.points.empty() || !options.negatives.empty() ||
-                        !options.box.empty() || !options.words.empty();
+                        !options.box.empty() || !options.words.empty() || !options.earlier.empty();
     require(!options.everything || !prompt,
-            "[segment] --everything asks for no thing in particular: leave out points, box, words");
+            "[segment] --everything asks for no thing in particular: leave out points, box, words, "
+            "an earlier mask");
     require(!options.zero_shot || !clip, "[segment] --zero-shot is for pictures, {} is a clip",
             options.input);
     require(!options.zero_shot ||
                 (!options.words.empty() && !options.everything && !options.interactive &&
-                 options.points.empty() && options.negatives.empty() && options.box.empty()),
+                 options.points.empty() && options.negatives.empty() && options.box.empty() &&
+                 options.earlier.empty()),
             "[segment] --zero-shot finds what words say, and by them alone: fovea segment "
             "photo.png \"the rocket\" --zero-shot");
     require(options.zero_shot || !options.refine,
@@ -125,6 +134,7 @@ Json settings_of(const SegmentOptions& options, const M& model, const vk::Device
     if (!options.points.empty()) json["points"] = options.points;
     if (!options.negatives.empty()) json["negatives"] = options.negatives;
     if (!options.box.empty()) json["box"] = options.box;
+    if (!options.earlier.empty()) json["earlier"] = options.earlier;
     if (options.everything) json["everything"] = true;
     if (options.zero_shot) json["zero_shot"] = options.refine ? "refined" : "alone";
     return json;
@@ -200,7 +210,7 @@ void save_picture(const SegmentOptions& options, const Host& host, Session& sess
 }
 
 void run_picture(const SegmentOptions& options, Host& host, Session& session, Image image,
-                 Clock::time_point start) {
+                 const SegmentPrompt& prompt, Clock::time_point start) {
     const SegmentModel& model = session.segment_model(options.model, options.precision);
     SegmentedPicture picture(session.stream(), model, std::move(image));
     std::vector<Segment> segments;
@@ -210,7 +220,7 @@ void run_picture(const SegmentOptions& options, Host& host, Session& session, Im
             {.grid = options.grid,
              .on_step = [&](int done, int total) { progress.update(done, total); },
              .cancel = host.cancel()});
-    } else if (auto found = picture.ask(prompt_of(options))) {
+    } else if (auto found = picture.ask(prompt)) {
         segments.push_back(std::move(*found));
     }
     save_picture(options, host, session, picture.picture(), segments,
@@ -244,13 +254,14 @@ void run_zero_shot(const SegmentOptions& options, Host& host, Session& session, 
 }
 
 void run_clip(const SegmentOptions& options, Host& host, Session& session,
-              const SegmentModel& model, const Clip& clip, Clock::time_point start) {
+              const SegmentModel& model, const Clip& clip, const SegmentPrompt& prompt,
+              Clock::time_point start) {
     std::vector<std::optional<Segment>> found;
     {
         Progress progress("segment", !host.quiet());
         found =
             SegmentClip::run(session.stream(), model, clip.frames,
-                             {.prompt = prompt_of(options),
+                             {.prompt = prompt,
                               .frame = options.frame,
                               .on_step = [&](int done, int total) { progress.update(done, total); },
                               .cancel = host.cancel()});
@@ -349,17 +360,22 @@ void run(SegmentOptions options, Host& host) {
         frames.frames.push_back(load_image(options.input));
     const Image& first = frames.frames.at(0);
     if (!options.everything && !options.interactive) validate(prompt, first.width, first.height);
+    require(!prompt.earlier ||
+                (prompt.earlier->columns == first.width && prompt.earlier->rows == first.height),
+            "[segment] --earlier {} of {}×{} found, expected {}×{} as {}", options.earlier,
+            prompt.earlier ? prompt.earlier->columns : 0, prompt.earlier ? prompt.earlier->rows : 0,
+            first.width, first.height, options.input);
 
     Session& session = host.open(options.device);
     if (options.zero_shot)
         return run_zero_shot(options, host, session, std::move(frames.frames[0]), start);
     if (!options.interactive && !clip)
-        return run_picture(options, host, session, std::move(frames.frames[0]), start);
+        return run_picture(options, host, session, std::move(frames.frames[0]), prompt, start);
     const SegmentModel& model = session.segment_model(options.model, options.precision);
     if (options.interactive)
         run_interactive(options, session, model, std::move(frames.frames[0]), start);
     else
-        run_clip(options, host, session, model, frames, start);
+        run_clip(options, host, session, model, frames, prompt, start);
 }
 
 }  // namespace
@@ -378,6 +394,8 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
         "  fovea segment photo.png \"the rocket\" --zero-shot --refine          found by the "
         "picture model\n"
         "  fovea segment photo.png --point 120,80 --negative 30,40             this, but not that\n"
+        "  fovea segment photo.png --earlier photo-mask.png --negative 30,40   that mask without "
+        "this\n"
         "  fovea segment photo.png --everything --overlay all.png --json > all.json\n"
         "  fovea segment clip.mp4 --point 120,80 --frame 10 --overlay followed.mp4\n"
         "  printf 'point 120,80\\ncorrect negative 30,40\\nwords the cat\\nquit\\n' | fovea "
@@ -407,6 +425,8 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
     command->add_option("--negative", options->negatives, "X,Y beside the thing; may be repeated")
         ->allow_extra_args(false);
     command->add_option("--box", options->box, "LEFT,TOP,RIGHT,BOTTOM around the thing");
+    command->add_option("--earlier", options->earlier,
+                        "MASK.png, as written before: made better by the points, box or words");
     command->add_flag("--everything", options->everything, "All things in the picture");
     command->add_flag("--zero-shot", options->zero_shot,
                       "Find the words by the picture model alone, without the segmentation model");

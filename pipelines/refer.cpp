@@ -147,15 +147,7 @@ SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind) {
     SegmentPrompt prompt;
     if (kind == ReferPrompt::point || kind == ReferPrompt::point_and_box)
         prompt.points.push_back({.x = found.peak_x, .y = found.peak_y});
-    if (kind == ReferPrompt::mask) {
-        constexpr float kLogit = 4;
-        prompt.earlier.emplace(SegmentAnswer{.window = {0, 0, mask.width, mask.height},
-                                             .rows = mask.height,
-                                             .columns = mask.width,
-                                             .logits = {}});
-        for (const uint8_t inside : mask.hole)
-            prompt.earlier->logits.push_back(inside ? kLogit : -kLogit);
-    }
+    if (kind == ReferPrompt::mask) prompt.earlier = answer_of(mask);
     if (kind != ReferPrompt::box && kind != ReferPrompt::point_and_box) return prompt;
     // The peak may lie outside of a mask drawn along edges: then the largest part's.
     const auto parts = parts_of(mask);

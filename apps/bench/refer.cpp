@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "apps/app.h"
@@ -13,12 +14,25 @@
 namespace fovea::apps::bench {
 namespace {
 
-struct ReferRow {
-    std::string name;
-    int objects = 0, halves = 0, hits = 0;
+struct ReferMean {
+    int count = 0;
     double sum = 0;
 
-    void add(const Mask& mask, const Image& truth) {
+    void add(double value) {
+        sum += value;
+        ++count;
+    }
+    std::string text() const { return count > 0 ? fmt::format("{:.3f}", sum / count) : ""; }
+    std::string percent() const {
+        return count > 0 ? fmt::format("{:.1f} %", 100 * sum / count) : "";
+    }
+};
+
+struct ReferRow {
+    std::string name;
+    ReferMean all, alone, among, halves, peaks;  ///< alone, among: of one object, of several
+
+    void add(const Mask& mask, const Image& truth, bool several) {
         double both = 0, either = 0;
         for (size_t i = 0; i < mask.hole.size(); ++i) {
             const bool there = truth.rgb[3 * i] > 0.5f;
@@ -26,9 +40,9 @@ struct ReferRow {
             either += mask.hole[i] || there;
         }
         const double iou = either > 0 ? both / either : 0;
-        sum += iou;
-        halves += iou >= 0.5;
-        ++objects;
+        all.add(iou);
+        (several ? among : alone).add(iou);
+        halves.add(iou >= 0.5);
     }
 };
 
@@ -37,12 +51,15 @@ struct ReferVariant {
     bool magnets;
     float sinks;
     int spread;
+    bool wrong = false;  ///< words of another picture: what is found without understanding them
 };
-constexpr std::array<ReferVariant, 5> kReferVariants{{{"as it is", true, 3, 5},
-                                                      {"without magnets", false, 3, 5},
-                                                      {"without sinks", true, 0, 5},
-                                                      {"without spread", true, 3, 0},
-                                                      {"word maps alone", false, 0, 0}}};
+constexpr std::array<ReferVariant, 6> kReferVariants{
+    {{"as it is", true, 3, 5},
+     {"without magnets", false, 3, 5},
+     {"without sinks", true, 0, 5},
+     {"without spread", true, 3, 0},
+     {"word maps alone", false, 0, 0},
+     {"words of another picture", true, 3, 5, true}}};
 
 struct ReferHandOver {
     const char* name;
@@ -53,6 +70,17 @@ constexpr std::array<ReferHandOver, 4> kReferHandOvers{
      {"… box", ReferPrompt::box},
      {"… point and box", ReferPrompt::point_and_box},
      {"… mask", ReferPrompt::mask}}};
+
+/// The name of the next object of another picture that is none of this one's, or nullptr.
+const std::string* another_name(const std::vector<Case>& cases, size_t own) {
+    const auto& here = cases[own].objects;
+    for (size_t i = 1; i < cases.size(); ++i)
+        for (const auto& object : cases[(own + i) % cases.size()].objects)
+            if (std::none_of(here.begin(), here.end(),
+                             [&](const auto& other) { return other.name == object.name; }))
+                return &object.name;
+    return nullptr;
+}
 
 }  // namespace
 
@@ -70,7 +98,9 @@ void bench_refer(vk::Device& device, const EditOptions& o) {
     rows.push_back({.name = "the segmentation model's own words"});
     Progress progress("refer");
     int done = 0;
-    for (const Case& one : cases) {
+    for (size_t at = 0; at < cases.size(); ++at) {
+        const Case& one = cases[at];
+        const bool several = one.objects.size() > 1;
         SegmentedPicture picture(stream, segments, one.picture);
         const Mask nothing = mask_of(Box{}, one.picture.width, one.picture.height);
         const auto ask = [&](const SegmentPrompt& prompt) {
@@ -81,9 +111,14 @@ void bench_refer(vk::Device& device, const EditOptions& o) {
             size_t row = 0;
             std::optional<Refer::Result> whole;
             for (const auto& variant : kReferVariants) {
+                const std::string* words = variant.wrong ? another_name(cases, at) : &object.name;
+                if (!words) {
+                    ++row;
+                    continue;
+                }
                 Refer::Request request;
                 request.picture = one.picture;
-                request.words = object.name;
+                request.words = *words;
                 if (!variant.magnets) request.magnets.clear();
                 request.sinks = variant.sinks;
                 request.spread = variant.spread;
@@ -92,27 +127,26 @@ void bench_refer(vk::Device& device, const EditOptions& o) {
                 const auto peak =
                     static_cast<size_t>(found.peak_y) * static_cast<size_t>(one.picture.width) +
                     static_cast<size_t>(found.peak_x);
-                rows[row].hits += object.mask.rgb[3 * peak] > 0.5f;
-                rows[row++].add(found.mask, object.mask);
+                rows[row].peaks.add(object.mask.rgb[3 * peak] > 0.5f);
+                rows[row++].add(found.mask, object.mask, several);
                 if (!whole) whole = std::move(found);
             }
             for (const auto& way : kReferHandOvers)
-                rows[row++].add(ask(refer_prompt(*whole, way.prompt)), object.mask);
-            rows[row].add(ask({.words = object.name}), object.mask);
+                rows[row++].add(ask(refer_prompt(*whole, way.prompt)), object.mask, several);
+            rows[row].add(ask({.words = object.name}), object.mask, several);
         }
         progress.update(++done, static_cast<int>(cases.size()));
     }
 
     std::string text = fmt::format(
-        "{}, model {}. {} pictures, {} objects, {} passes each.\n\n| | mean IoU | IoU of 0.5 or "
-        "more | peak in the mask |\n|---|---|---|---|\n",
-        device.info().name, model.hash, cases.size(), rows[0].objects, Lens::kReadingTimes.size());
-    for (size_t i = 0; i < rows.size(); ++i)
-        text += fmt::format("| {} | {:.3f} | {:.1f} % | {} |\n", rows[i].name,
-                            rows[i].sum / rows[i].objects, 100.0 * rows[i].halves / rows[i].objects,
-                            i < kReferVariants.size()
-                                ? fmt::format("{:.1f} %", 100.0 * rows[i].hits / rows[i].objects)
-                                : "");
+        "{}, model {}. {} pictures, {} objects, {} passes each.\n\n| | mean IoU | one object | "
+        "several | IoU of 0.5 or more | peak in the mask |\n|---|---|---|---|---|---|\n",
+        device.info().name, model.hash, cases.size(), rows[0].all.count,
+        Lens::kReadingTimes.size());
+    for (const auto& row : rows)
+        text += fmt::format("| {} | {} | {} | {} | {} | {} |\n", row.name, row.all.text(),
+                            row.alone.text(), row.among.text(), row.halves.percent(),
+                            row.peaks.percent());
     fmt::print("{}", text);
     if (!o.markdown.empty()) save_text(o.markdown, text);
 }

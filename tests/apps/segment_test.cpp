@@ -9,6 +9,7 @@
 
 #include "tests/apps/program.h"
 #include "vision/image.h"
+#include "vision/mask.h"
 #include "vision/video.h"
 #include "vision/weights.h"
 
@@ -281,6 +282,35 @@ TEST_F(SegmentThings, ThePictureModelFindsWordsAlone) {
     const auto refined = run(command + "--refine -o " + path("b.png"));
     ASSERT_EQ(refined.code, 0) << refined.err;
     EXPECT_GT(iou(star_, load_image(path("b.png"))), 0.6);
+}
+
+TEST_F(SegmentThings, AnEarlierMaskIsCorrected) {
+    draw_scene();
+    auto both = heart_;
+    for (size_t i = 0; i < both.size(); ++i) both[i] = both[i] || star_[i];
+    Mask earlier{.width = kSide, .height = kSide, .hole = {both.begin(), both.end()}};
+    save_png(path("both.png"), picture_of(earlier));
+    const std::string command = "segment " + path("scene.png") + " -o " + path("mask.png") +
+                                " --earlier " + path("both.png");
+    const auto result = run(command + " --point 42,42 --negative 104,100");
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_GT(iou(heart_, load_image(path("mask.png"))), 0.6);
+
+    for (size_t i = 0; i < earlier.hole.size(); ++i)  // the heart's right half
+        earlier.hole[i] = heart_[i] && i % kSide > 46;
+    save_png(path("both.png"), picture_of(earlier));
+    const auto whole = run(command);
+    ASSERT_EQ(whole.code, 0) << whole.err;
+    EXPECT_GT(iou(heart_, load_image(path("mask.png"))), 0.6);
+
+    earlier = {.width = 12, .height = 8, .hole = std::vector<uint8_t>(96, 1)};
+    save_png(path("both.png"), picture_of(earlier));
+    EXPECT_THAT(run(command).err, HasSubstr("of 12×8 found, expected 144×144"));
+    earlier.hole.assign(96, 0);
+    save_png(path("both.png"), picture_of(earlier));
+    const auto nothing = run(command);
+    EXPECT_EQ(nothing.code, 1);
+    EXPECT_THAT(nothing.err, HasSubstr("shows nothing"));
 }
 
 }  // namespace
