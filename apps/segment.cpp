@@ -4,17 +4,17 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <sstream>
 
 #include "apps/app.h"
 #include "apps/generation.h"
 #include "apps/segment_draw.h"
+#include "apps/segment_prompt.h"
 #include "apps/session.h"
 #include "backend/error.h"
+#include "pipelines/refer.h"
 #include "pipelines/segment_clip.h"
 #include "vision/file.h"
 #include "vision/video.h"
@@ -28,49 +28,15 @@ using Clock = std::chrono::steady_clock;
 constexpr int kNothingFound = 3;  // exit code
 
 struct SegmentOptions {
-    std::string input, words, box, output, overlay, cutout, json_file;
+    std::string input, words, box, earlier, output, overlay, cutout, json_file;
     std::vector<std::string> points, negatives;
     std::string device, precision = "auto", model;
     int frame = 0, grid = 16;
-    bool everything = false, interactive = false, json = false;
+    bool everything = false, interactive = false, json = false, zero_shot = false, refine = false;
 };
 
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// "120,80" → numbers.
-std::vector<float> numbers(const std::string& what, const std::string& text, size_t count,
-                           const char* example) {
-    std::vector<float> values;
-    std::istringstream in(text);
-    std::string part;
-    bool good = !text.empty() && text.back() != ',';
-    while (good && std::getline(in, part, ',')) {
-        char* end = nullptr;
-        values.push_back(std::strtof(part.c_str(), &end));
-        good = !part.empty() && *end == 0 && std::isfinite(values.back());
-    }
-    require(good && values.size() % count == 0,
-            "[segment] {} {} found, expected pixels from the upper left as in {}", what, text,
-            example);
-    return values;
-}
-
-// A pixel is asked about at its centre.
-void add_points(SegmentPrompt& prompt, const std::string& what, const std::string& text,
-                bool positive) {
-    const auto values = numbers(what, text, 2, "120,80");
-    for (size_t i = 0; i < values.size(); i += 2)
-        prompt.points.push_back(
-            {.x = values[i] + 0.5f, .y = values[i + 1] + 0.5f, .positive = positive});
-}
-
-void set_box(SegmentPrompt& prompt, const std::string& what, const std::string& text) {
-    const auto values = numbers(what, text, 4, "40,40,200,200");
-    require(values.size() == 4 && !prompt.box,
-            "[segment] {} {} found, expected one LEFT,TOP,RIGHT,BOTTOM", what, text);
-    prompt.box = {.left = values[0], .top = values[1], .right = values[2], .bottom = values[3]};
 }
 
 SegmentPrompt prompt_of(const SegmentOptions& options) {
@@ -79,33 +45,12 @@ SegmentPrompt prompt_of(const SegmentOptions& options) {
     for (const auto& text : options.negatives) add_points(prompt, "--negative", text, false);
     if (!options.box.empty()) set_box(prompt, "--box", options.box);
     prompt.words = options.words;
-    return prompt;
-}
-
-/// "point 120,80 box 10,10,200,200", "words the red apple", "correct negative 30,40"; of
-/// `earlier`, the last prompt with its answer, corrections go on.
-SegmentPrompt read_prompt(const std::string& line, const SegmentPrompt& earlier) {
-    SegmentPrompt prompt;
-    std::istringstream in(line);
-    std::string word, value;
-    while (in >> word) {
-        if (word == "correct") {
-            require(earlier.earlier.has_value(),
-                    "[segment] correct: there is no answer to correct");
-            prompt = earlier;
-        } else if (word == "words") {
-            std::getline(in >> std::ws, prompt.words);
-        } else if ((word == "point" || word == "negative" || word == "box") && in >> value) {
-            if (word == "box")
-                set_box(prompt, word, value);
-            else
-                add_points(prompt, word, value, word == "point");
-        } else {
-            fail(
-                "[segment] \"{}\" found, expected point X,Y; negative X,Y; box L,T,R,B; words "
-                "WORDS; correct and one of these; save FILE.png; quit",
-                line);
-        }
+    if (!options.earlier.empty()) {
+        const Mask mask = mask_of(load_image(options.earlier));
+        require(mask.count() > 0,
+                "[segment] --earlier {} shows nothing, expected a mask with the thing white",
+                options.earlier);
+        prompt.earlier = answer_of(mask);
     }
     return prompt;
 }
@@ -126,12 +71,10 @@ void check_outputs(const SegmentOptions& options, bool clip) {
                                      {"--overlay", options.overlay},
                                      {"--cutout", options.cutout}}) {
         if (path.empty()) continue;
+        if (clip && video_format(path) == VideoFormat::frames) continue;  // the folder is made
         require_folder_of("segment", name, path);
-        if (clip)
-            video_format(path);
-        else
-            require(path.ends_with(".png"), "[segment] {} {} found, expected a .png file", name,
-                    path);
+        require(clip || path.ends_with(".png"), "[segment] {} {} found, expected a .png file", name,
+                path);
     }
     require_folder_of("segment", "--json-file", options.json_file);
     require(!clip || options.cutout.empty(),
@@ -142,9 +85,20 @@ void check_outputs(const SegmentOptions& options, bool clip) {
     require(clip || options.frame == 0, "[segment] --frame {} found, but {} is a picture",
             options.frame, options.input);
     const bool prompt = !options.points.empty() || !options.negatives.empty() ||
-                        !options.box.empty() || !options.words.empty();
+                        !options.box.empty() || !options.words.empty() || !options.earlier.empty();
     require(!options.everything || !prompt,
-            "[segment] --everything asks for no thing in particular: leave out points, box, words");
+            "[segment] --everything asks for no thing in particular: leave out points, box, words, "
+            "an earlier mask");
+    require(!options.zero_shot || !clip, "[segment] --zero-shot is for pictures, {} is a clip",
+            options.input);
+    require(!options.zero_shot ||
+                (!options.words.empty() && !options.everything && !options.interactive &&
+                 options.points.empty() && options.negatives.empty() && options.box.empty() &&
+                 options.earlier.empty()),
+            "[segment] --zero-shot finds what words say, and by them alone: fovea segment "
+            "photo.png \"the rocket\" --zero-shot");
+    require(options.zero_shot || !options.refine,
+            "[segment] --refine draws anew what --zero-shot found: give both");
     require(!options.interactive ||
                 (!prompt && !options.everything && options.output.empty() &&
                  options.overlay.empty() && options.cutout.empty() && options.json_file.empty()),
@@ -166,8 +120,9 @@ std::string default_output(const std::string& input, bool clip) {
     return (path.parent_path() / (path.stem().string() + "-mask" + extension)).string();
 }
 
-Json settings_of(const SegmentOptions& options, const SegmentModel& model,
-                 const vk::DeviceInfo& device) {
+/// Of any model: what it is called by.
+template <typename M>
+Json settings_of(const SegmentOptions& options, const M& model, const vk::DeviceInfo& device) {
     Json json{{"command", "segment"},
               {"picture", options.input},
               {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
@@ -179,7 +134,9 @@ Json settings_of(const SegmentOptions& options, const SegmentModel& model,
     if (!options.points.empty()) json["points"] = options.points;
     if (!options.negatives.empty()) json["negatives"] = options.negatives;
     if (!options.box.empty()) json["box"] = options.box;
+    if (!options.earlier.empty()) json["earlier"] = options.earlier;
     if (options.everything) json["everything"] = true;
+    if (options.zero_shot) json["zero_shot"] = options.refine ? "refined" : "alone";
     return json;
 }
 
@@ -219,23 +176,10 @@ struct Finish {
     }
 };
 
-void run_picture(const SegmentOptions& options, Host& host, Session& session,
-                 const SegmentModel& model, Image image, Clock::time_point start) {
-    SegmentedPicture picture(session.stream(), model, std::move(image));
-    std::vector<Segment> segments;
-    if (options.everything) {
-        Progress progress("segment", !host.quiet());
-        segments = picture.everything(
-            {.grid = options.grid,
-             .on_step = [&](int done, int total) { progress.update(done, total); },
-             .cancel = host.cancel()});
-    } else if (auto found = picture.ask(prompt_of(options))) {
-        segments.push_back(std::move(*found));
-    }
+void save_picture(const SegmentOptions& options, const Host& host, Session& session,
+                  const Image& shown, const std::vector<Segment>& segments, Json json,
+                  Clock::time_point start) {
     if (segments.empty()) say_nothing_found(options, host);
-
-    const Image& shown = picture.picture();
-    Json json = settings_of(options, model, session.device().info());
     const PngText text{{kSettingsName, json.dump()}};
     Finish finish{options, host, session, start, {}, {}};
     if (!options.output.empty()) {
@@ -265,14 +209,59 @@ void run_picture(const SegmentOptions& options, Host& host, Session& session,
     finish(std::move(json));
 }
 
+void run_picture(const SegmentOptions& options, Host& host, Session& session, Image image,
+                 const SegmentPrompt& prompt, Clock::time_point start) {
+    const SegmentModel& model = session.segment_model(options.model, options.precision);
+    SegmentedPicture picture(session.stream(), model, std::move(image));
+    std::vector<Segment> segments;
+    if (options.everything) {
+        Progress progress("segment", !host.quiet());
+        segments = picture.everything(
+            {.grid = options.grid,
+             .on_step = [&](int done, int total) { progress.update(done, total); },
+             .cancel = host.cancel()});
+    } else if (auto found = picture.ask(prompt)) {
+        segments.push_back(std::move(*found));
+    }
+    save_picture(options, host, session, picture.picture(), segments,
+                 settings_of(options, model, session.device().info()), start);
+}
+
+void run_zero_shot(const SegmentOptions& options, Host& host, Session& session, Image image,
+                   Clock::time_point start) {
+    const Model& model = session.model(options.model, options.precision);
+    Refer::Result found;
+    {
+        Progress progress("segment", !host.quiet());
+        Refer::Request request;
+        request.picture = image;
+        request.words = options.words;
+        request.on_step = [&](int done, int total) { progress.update(done, total); };
+        request.cancel = host.cancel();
+        found = Refer::run(session.stream(), model, request);
+    }
+    std::vector<Segment> segments;
+    if (options.refine) {
+        const auto& segmenter = session.segment_model(options.model, options.precision);
+        SegmentedPicture picture(session.stream(), segmenter, image);
+        if (auto refined = picture.ask(refer_prompt(found, ReferPrompt::mask)))
+            segments.push_back(std::move(*refined));
+    } else if (found.mask.count() > 0) {
+        segments.push_back(to_segment(found));
+    }
+    save_picture(options, host, session, image, segments,
+                 settings_of(options, model, session.device().info()), start);
+}
+
 void run_clip(const SegmentOptions& options, Host& host, Session& session,
-              const SegmentModel& model, const Clip& clip, Clock::time_point start) {
+              const SegmentModel& model, const Clip& clip, const SegmentPrompt& prompt,
+              Clock::time_point start) {
     std::vector<std::optional<Segment>> found;
     {
         Progress progress("segment", !host.quiet());
         found =
             SegmentClip::run(session.stream(), model, clip.frames,
-                             {.prompt = prompt_of(options),
+                             {.prompt = prompt,
                               .frame = options.frame,
                               .on_step = [&](int done, int total) { progress.update(done, total); },
                               .cancel = host.cancel()});
@@ -371,15 +360,22 @@ void run(SegmentOptions options, Host& host) {
         frames.frames.push_back(load_image(options.input));
     const Image& first = frames.frames.at(0);
     if (!options.everything && !options.interactive) validate(prompt, first.width, first.height);
+    require(!prompt.earlier ||
+                (prompt.earlier->columns == first.width && prompt.earlier->rows == first.height),
+            "[segment] --earlier {} of {}×{} found, expected {}×{} as {}", options.earlier,
+            prompt.earlier ? prompt.earlier->columns : 0, prompt.earlier ? prompt.earlier->rows : 0,
+            first.width, first.height, options.input);
 
     Session& session = host.open(options.device);
+    if (options.zero_shot)
+        return run_zero_shot(options, host, session, std::move(frames.frames[0]), start);
+    if (!options.interactive && !clip)
+        return run_picture(options, host, session, std::move(frames.frames[0]), prompt, start);
     const SegmentModel& model = session.segment_model(options.model, options.precision);
     if (options.interactive)
         run_interactive(options, session, model, std::move(frames.frames[0]), start);
-    else if (clip)
-        run_clip(options, host, session, model, frames, start);
     else
-        run_picture(options, host, session, model, std::move(frames.frames[0]), start);
+        run_clip(options, host, session, model, frames, prompt, start);
 }
 
 }  // namespace
@@ -395,7 +391,11 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
         "  fovea segment photo.png --box 40,40,200,200 --cutout thing.png      what is around is "
         "transparent\n"
         "  fovea segment photo.png \"the rocket\" --overlay seen.png\n"
+        "  fovea segment photo.png \"the rocket\" --zero-shot --refine          found by the "
+        "picture model\n"
         "  fovea segment photo.png --point 120,80 --negative 30,40             this, but not that\n"
+        "  fovea segment photo.png --earlier photo-mask.png --negative 30,40   that mask without "
+        "this\n"
         "  fovea segment photo.png --everything --overlay all.png --json > all.json\n"
         "  fovea segment clip.mp4 --point 120,80 --frame 10 --overlay followed.mp4\n"
         "  printf 'point 120,80\\ncorrect negative 30,40\\nwords the cat\\nquit\\n' | fovea "
@@ -409,6 +409,11 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
         "point X,Y; negative X,Y; box L,T,R,B; words WORDS; several of these together; correct and "
         "more\n"
         "of these, to better the last answer; save FILE.png; quit. It answers in lines of JSON.\n"
+        "--zero-shot finds words by the model that draws pictures, which was never taught to cut "
+        "things out:\n"
+        "for words that the segmentation model misses. It is slower, its edges are coarser; with "
+        "--refine\n"
+        "the segmentation model is asked about the place that was found, and draws the edges.\n"
         "Exit code 3: nothing was found, and nothing written. docs/segmentation.md");
     command->add_option("picture", options->input,
                         "PNG or JPEG, or a clip: MP4, WebP, GIF, a folder of frames");
@@ -420,7 +425,13 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
     command->add_option("--negative", options->negatives, "X,Y beside the thing; may be repeated")
         ->allow_extra_args(false);
     command->add_option("--box", options->box, "LEFT,TOP,RIGHT,BOTTOM around the thing");
+    command->add_option("--earlier", options->earlier,
+                        "MASK.png, as written before: made better by the points, box or words");
     command->add_flag("--everything", options->everything, "All things in the picture");
+    command->add_flag("--zero-shot", options->zero_shot,
+                      "Find the words by the picture model alone, without the segmentation model");
+    command->add_flag("--refine", options->refine,
+                      "With --zero-shot: what it finds is asked of the segmentation model");
     command->add_option("--grid", options->grid, "Points along a side for --everything")
         ->check(CLI::Range(1, 64))
         ->capture_default_str();

@@ -71,13 +71,13 @@ std::vector<float> draw_along(const Image& picture, const std::vector<float>& ma
 Refer::Result Refer::run(vk::Stream& stream, const Model& model, const Request& request) {
     const auto [width, height] = sides_of(request.picture, request.size);
     const auto length = static_cast<int>(model.text.config().length);
-    const auto phrase = model.tokenizer.encode(request.words, length);
+    const auto phrase = known_words(model.tokenizer, request.words, length);
     std::vector<size_t> places;
     for (size_t i = 0; i < phrase.words.size(); ++i)
         if (!names_nothing(phrase.words[i])) places.push_back(i);
     require(!places.empty(),
-            "[refer] \"{}\" has no word that the model knows, expected what the picture shows, as "
-            "in \"the red apple\"",
+            "[segment] \"{}\" names nothing, expected what the picture shows, as in \"the red "
+            "apple\"",
             request.words);
 
     Lens::Request asked;
@@ -116,9 +116,10 @@ Refer::Result Refer::run(vk::Stream& stream, const Model& model, const Request& 
     // First at the model's size, where a token is a few pixels, then at the picture's.
     const auto small = draw_along(seen.picture, result.heat, static_cast<int>(seen.columns),
                                   static_cast<int>(seen.rows), kUnit / 2);
-    result.mask = draw_along(request.picture, small, width, height,
-                             std::max(2, request.picture.width / width * 2));
-    for (float& value : result.mask) value = value > request.threshold ? 1 : 0;
+    result.mask = {.width = request.picture.width, .height = request.picture.height, .hole = {}};
+    for (const float value : draw_along(request.picture, small, width, height,
+                                        std::max(2, request.picture.width / width * 2)))
+        result.mask.hole.push_back(value > request.threshold);
 
     float inside = 0, outside = 0;
     int within = 0;
@@ -131,6 +132,42 @@ Refer::Result Refer::run(vk::Stream& stream, const Model& model, const Request& 
     result.contrast = inside / static_cast<float>(std::max(1, within)) -
                       outside / static_cast<float>(std::max(1, beyond));
     return result;
+}
+
+Segment to_segment(const Refer::Result& found) {
+    return {.width = found.mask.width,
+            .height = found.mask.height,
+            .opacity = {found.mask.hole.begin(), found.mask.hole.end()},
+            .score = std::max(0.0f, found.contrast),
+            .first = {}};
+}
+
+SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind) {
+    const Mask& mask = found.mask;
+    SegmentPrompt prompt;
+    if (kind == ReferPrompt::point || kind == ReferPrompt::point_and_box)
+        prompt.points.push_back({.x = found.peak_x, .y = found.peak_y});
+    if (kind == ReferPrompt::mask) prompt.earlier = answer_of(mask);
+    if (kind != ReferPrompt::box && kind != ReferPrompt::point_and_box) return prompt;
+    // The peak may lie outside of a mask drawn along edges: then the largest part's.
+    const auto parts = parts_of(mask);
+    if (parts.boxes.empty()) {
+        if (prompt.points.empty()) prompt.points.push_back({.x = found.peak_x, .y = found.peak_y});
+        return prompt;
+    }
+    std::vector<int64_t> areas(parts.boxes.size());
+    for (const int32_t part : parts.part)
+        if (part >= 0) ++areas[static_cast<size_t>(part)];
+    auto part = static_cast<int32_t>(std::max_element(areas.begin(), areas.end()) - areas.begin());
+    const auto at = static_cast<size_t>(found.peak_y) * static_cast<size_t>(mask.width) +
+                    static_cast<size_t>(found.peak_x);
+    if (parts.part[at] >= 0) part = parts.part[at];
+    const Box& box = parts.boxes[static_cast<size_t>(part)];
+    prompt.box = {.left = static_cast<float>(box.left),
+                  .top = static_cast<float>(box.top),
+                  .right = static_cast<float>(box.right),
+                  .bottom = static_cast<float>(box.bottom)};
+    return prompt;
 }
 
 }  // namespace fovea

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "pipelines/lens.h"
+#include "pipelines/segment.h"
 
 namespace fovea {
 
@@ -31,14 +32,20 @@ struct Refer {
     struct Result {
         int64_t rows, columns;    ///< of the token grid
         std::vector<float> heat;  ///< (rows, columns): [0, 1]
-        /// (height, width) of the picture: 1 is what the words say, 0 the rest.
-        std::vector<float> mask;
-        float peak_x, peak_y;  ///< of the heat, in pixels of the picture
+        Mask mask;                ///< of the picture: 1 is what the words say
+        float peak_x, peak_y;     ///< of the heat, in pixels of the picture
         /// How far the phrase's share of attention inside the mask is above that outside, [−1, 1].
         float contrast;
     };
-    /// Throws Error for words that the model does not know, Cancelled.
+    /// Throws Error as known_words() and for words that name nothing, Cancelled.
     static Result run(vk::Stream& stream, const Model& model, const Request& request);
 };
+
+/// What of it the segmentation model is asked with: the heat's peak as a point on the thing, the
+/// box of the mask's part around the peak, or the mask as an earlier answer.
+enum class ReferPrompt { point, box, point_and_box, mask };
+SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind);
+/// The mask as it is; the score is the contrast, not below 0.
+Segment to_segment(const Refer::Result& found);
 
 }  // namespace fovea

@@ -113,9 +113,8 @@ void validate(const SegmentPrompt& prompt, int width, int height) {
             box.right, box.bottom, width, height);
 }
 
-Tensor encode_words(vk::Stream& stream, const SegmentModel& model, const std::string& words) {
-    const auto& config = model.text.config();
-    const auto tokens = model.tokenizer.encode(words, static_cast<int>(config.length));
+Tokenizer::Result known_words(const Tokenizer& tokenizer, const std::string& words, int length) {
+    auto tokens = tokenizer.encode(words, length);
     if (!tokens.unknown.empty()) {
         const auto& unknown = tokens.unknown[0];
         std::string close;
@@ -125,6 +124,12 @@ Tensor encode_words(vk::Stream& stream, const SegmentModel& model, const std::st
                            : "; close to it: " + close);
     }
     require(!tokens.words.empty(), "[segment] \"{}\" holds no word", words);
+    return tokens;
+}
+
+Tensor encode_words(vk::Stream& stream, const SegmentModel& model, const std::string& words) {
+    const auto& config = model.text.config();
+    const auto tokens = known_words(model.tokenizer, words, static_cast<int>(config.length));
     const auto states = to_host(stream, model.text.forward(stream, tokens.ids));
     const auto width = static_cast<size_t>(config.width);
     std::vector<float> mean(width);

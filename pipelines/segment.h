@@ -58,8 +58,12 @@ struct SegmentPrompt {
 /// words, points and box within a picture of this size.
 void validate(const SegmentPrompt& prompt, int width, int height);
 
-/// The mean of the text encoder's states at the words, (1, text width). Throws Error with what is
-/// close for a word that the model does not know.
+/// Throws Error with what is close for a word that the vocabulary does not have, and where there is
+/// no word.
+Tokenizer::Result known_words(const Tokenizer& tokenizer, const std::string& words, int length);
+
+/// The mean of the text encoder's states at the words, (1, text width). Throws Error as
+/// known_words().
 Tensor encode_words(vk::Stream& stream, const SegmentModel& model, const std::string& words);
 
 /// How `everything` looks for things.

@@ -84,6 +84,18 @@ std::vector<float> SegmentAnswer::probabilities(int width, int height) const {
     return result;
 }
 
+SegmentAnswer answer_of(const Mask& mask) {
+    constexpr float kLogit = 4;
+    SegmentAnswer answer{.window = {0, 0, mask.width, mask.height},
+                         .rows = mask.height,
+                         .columns = mask.width,
+                         .logits = {},
+                         .score = 1,
+                         .found = 1};
+    for (const uint8_t inside : mask.hole) answer.logits.push_back(inside ? kLogit : -kLogit);
+    return answer;
+}
+
 std::vector<SegmentAnswer> answers(vk::Stream& stream, const Segmenter& segmenter,
                                    const SegmentView& view, const SegmentPrompts& prompts,
                                    bool any_mask) {

@@ -41,6 +41,9 @@ struct SegmentAnswer {
     std::vector<float> probabilities(int width, int height) const;
 };
 
+/// A mask of a picture as an answer about it.
+SegmentAnswer answer_of(const Mask& mask);
+
 /// The answers about a view to each of the prompts: the first mask, or with `any_mask` that with
 /// the greatest score.
 std::vector<SegmentAnswer> answers(vk::Stream& stream, const Segmenter& segmenter,

@@ -22,7 +22,8 @@ struct EditOptions {
 void bench_lens(vk::Device& device, const EditOptions& options);
 
 /// The cases' objects found by their names, pipelines/refer.h: mean intersection over union with
-/// the object's mask, with and without what the method consists of. A row a variant.
+/// the object's mask, with and without what the method consists of, handed over to the segmentation
+/// model, and by that model alone. A row each.
 void bench_refer(vk::Device& device, const EditOptions& options);
 
 /// Every case edited, drawn anew from its target prompt, and by SDEdit (arXiv 2108.01073) at

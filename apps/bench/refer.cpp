@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 
 #include "apps/app.h"
@@ -13,27 +14,72 @@
 namespace fovea::apps::bench {
 namespace {
 
-struct Variant {
+struct ReferMean {
+    int count = 0;
+    double sum = 0;
+
+    void add(double value) {
+        sum += value;
+        ++count;
+    }
+    std::string text() const { return count > 0 ? fmt::format("{:.3f}", sum / count) : ""; }
+    std::string percent() const {
+        return count > 0 ? fmt::format("{:.1f} %", 100 * sum / count) : "";
+    }
+};
+
+struct ReferRow {
+    std::string name;
+    ReferMean all, alone, among, halves, peaks;  ///< alone, among: of one object, of several
+
+    void add(const Mask& mask, const Image& truth, bool several) {
+        double both = 0, either = 0;
+        for (size_t i = 0; i < mask.hole.size(); ++i) {
+            const bool there = truth.rgb[3 * i] > 0.5f;
+            both += mask.hole[i] && there;
+            either += mask.hole[i] || there;
+        }
+        const double iou = either > 0 ? both / either : 0;
+        all.add(iou);
+        (several ? among : alone).add(iou);
+        halves.add(iou >= 0.5);
+    }
+};
+
+struct ReferVariant {
     const char* name;
     bool magnets;
     float sinks;
     int spread;
+    bool wrong = false;  ///< words of another picture: what is found without understanding them
 };
-constexpr std::array<Variant, 6> kVariants{{{"word maps alone", false, 0, 0},
-                                            {"magnets", true, 0, 0},
-                                            {"sinks", false, 3, 0},
-                                            {"magnets, sinks", true, 3, 0},
-                                            {"magnets, spread", true, 0, 5},
-                                            {"magnets, sinks, spread", true, 3, 5}}};
+constexpr std::array<ReferVariant, 6> kReferVariants{
+    {{"as it is", true, 3, 5},
+     {"without magnets", false, 3, 5},
+     {"without sinks", true, 0, 5},
+     {"without spread", true, 3, 0},
+     {"word maps alone", false, 0, 0},
+     {"words of another picture", true, 3, 5, true}}};
 
-double overlap(const std::vector<float>& mask, const Image& truth) {
-    double both = 0, either = 0;
-    for (size_t i = 0; i < mask.size(); ++i) {
-        const bool found = mask[i] > 0.5f, there = truth.rgb[3 * i] > 0.5f;
-        both += found && there;
-        either += found || there;
-    }
-    return either > 0 ? both / either : 0;
+struct ReferHandOver {
+    const char* name;
+    ReferPrompt prompt;
+};
+constexpr std::array<ReferHandOver, 4> kReferHandOvers{
+    {{"through the segmentation model: point", ReferPrompt::point},
+     {"… box", ReferPrompt::box},
+     {"… point and box", ReferPrompt::point_and_box},
+     {"… mask", ReferPrompt::mask}}};
+
+/// The name of the next object of another picture that is none of this one's, or nullptr.
+const std::string* another_name(const std::vector<Case>& cases, size_t own) {
+    const auto& here = cases[own].objects;
+    for (size_t i = 1; i < cases.size(); ++i)
+        for (const auto& object : cases[(own + i) % cases.size()].objects)
+            if (std::none_of(here.begin(), here.end(),
+                             [&](const auto& other) { return other.name == object.name; }))
+                return &object.name;
+    return nullptr;
 }
 
 }  // namespace
@@ -41,42 +87,66 @@ double overlap(const std::vector<float>& mask, const Image& truth) {
 void bench_refer(vk::Device& device, const EditOptions& o) {
     const auto cases = read_cases(o.cases, {.limit = o.limit});
     vk::Stream stream(device);
-    const Model model =
-        Model::load(stream, find_model(o.model), choose_precision(device.info(), o.precision));
-    std::string text = fmt::format(
-        "{}, model {}. {} pictures, {} passes each.\n\n| | objects | mean IoU | IoU of 0.5 or more "
-        "| "
-        "peak in the mask |\n|---|---|---|---|---|\n",
-        device.info().name, model.hash, cases.size(), Lens::kReadingTimes.size());
+    const auto folder = find_model(o.model);
+    const DType precision = choose_precision(device.info(), o.precision);
+    const Model model = Model::load(stream, folder, precision);
+    const SegmentModel segments = SegmentModel::load(stream, folder, precision);
+
+    std::vector<ReferRow> rows;
+    for (const auto& variant : kReferVariants) rows.push_back({.name = variant.name});
+    for (const auto& way : kReferHandOvers) rows.push_back({.name = way.name});
+    rows.push_back({.name = "the segmentation model's own words"});
     Progress progress("refer");
     int done = 0;
-    for (const Variant& variant : kVariants) {
-        double sum = 0;
-        int objects = 0, halves = 0, hits = 0;
-        for (const Case& one : cases) {
-            for (const Case::Object& object : one.objects) {
+    for (size_t at = 0; at < cases.size(); ++at) {
+        const Case& one = cases[at];
+        const bool several = one.objects.size() > 1;
+        SegmentedPicture picture(stream, segments, one.picture());
+        const Mask nothing = mask_of(Box{}, one.picture().width, one.picture().height);
+        const auto ask = [&](const SegmentPrompt& prompt) {
+            const auto found = picture.ask(prompt);
+            return found ? found->mask() : nothing;
+        };
+        for (const Case::Object& object : one.objects) {
+            size_t row = 0;
+            std::optional<Refer::Result> whole;
+            for (const auto& variant : kReferVariants) {
+                const std::string* words = variant.wrong ? another_name(cases, at) : &object.name;
+                if (!words) {
+                    ++row;
+                    continue;
+                }
                 Refer::Request request;
                 request.picture = one.picture();
-                request.words = object.name;
+                request.words = *words;
                 if (!variant.magnets) request.magnets.clear();
                 request.sinks = variant.sinks;
                 request.spread = variant.spread;
                 request.cancel = &interrupted();
-                const auto found = Refer::run(stream, model, request);
-                const double iou = overlap(found.mask, object.mask);
+                auto found = Refer::run(stream, model, request);
                 const auto peak =
                     static_cast<size_t>(found.peak_y) * static_cast<size_t>(one.picture().width) +
                     static_cast<size_t>(found.peak_x);
-                sum += iou;
-                halves += iou >= 0.5;
-                hits += object.mask.rgb[3 * peak] > 0.5f;
-                ++objects;
+                rows[row].peaks.add(object.mask.rgb[3 * peak] > 0.5f);
+                rows[row++].add(found.mask, object.mask, several);
+                if (!whole) whole = std::move(found);
             }
-            progress.update(++done, static_cast<int>(cases.size() * kVariants.size()));
+            for (const auto& way : kReferHandOvers)
+                rows[row++].add(ask(refer_prompt(*whole, way.prompt)), object.mask, several);
+            rows[row].add(ask({.words = object.name}), object.mask, several);
         }
-        text += fmt::format("| {} | {} | {:.3f} | {:.1f} % | {:.1f} % |\n", variant.name, objects,
-                            sum / objects, 100.0 * halves / objects, 100.0 * hits / objects);
+        progress.update(++done, static_cast<int>(cases.size()));
     }
+
+    std::string text = fmt::format(
+        "{}, model {}. {} pictures, {} objects, {} passes each.\n\n| | mean IoU | one object | "
+        "several | IoU of 0.5 or more | peak in the mask |\n|---|---|---|---|---|---|\n",
+        device.info().name, model.hash, cases.size(), rows[0].all.count,
+        Lens::kReadingTimes.size());
+    for (const auto& row : rows)
+        text += fmt::format("| {} | {} | {} | {} | {} | {} |\n", row.name, row.all.text(),
+                            row.alone.text(), row.among.text(), row.halves.percent(),
+                            row.peaks.percent());
     fmt::print("{}", text);
     if (!o.markdown.empty()) save_text(o.markdown, text);
 }

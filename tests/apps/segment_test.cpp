@@ -5,9 +5,12 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numbers>
 
 #include "tests/apps/program.h"
 #include "vision/image.h"
+#include "vision/mask.h"
+#include "vision/video.h"
 #include "vision/weights.h"
 
 namespace fovea {
@@ -53,7 +56,7 @@ class SegmentCli : public testing::Program {
 TEST_F(SegmentCli, HelpTeaches) {
     const auto help = run("segment --help").out;
     for (const char* word : {"Examples", "--point", "--box", "--everything", "--interactive",
-                             "--cutout", "Exit code 3"})
+                             "--zero-shot", "--cutout", "Exit code 3"})
         EXPECT_THAT(help, HasSubstr(word));
 }
 
@@ -70,6 +73,12 @@ TEST_F(SegmentCli, ErrorsAreOneLineAndWriteNothing) {
     expect_error(picture + " --everything --point 5,5", "--everything asks for no thing");
     expect_error(picture + " --point 5,5 -o a.jpg", "expected a .png file");
     expect_error(picture + " --point 5,5 --frame 2", "is a picture");
+    expect_error(picture + " --zero-shot", "--zero-shot finds what words say");
+    expect_error(picture + " apple --zero-shot --point 5,5", "--zero-shot finds what words say");
+    expect_error(picture + " apple --zero-shot --interactive", "--zero-shot finds what words say");
+    expect_error(picture + " --everything --zero-shot", "--zero-shot finds what words say");
+    expect_error(picture + " apple --refine", "--refine draws anew what --zero-shot found");
+    expect_error(picture + " \"the zzyzx\" --zero-shot", "does not know the word \"zzyzx\"");
     expect_error(picture + " \"the zzyzx\"", "does not know the word \"zzyzx\"");
     EXPECT_EQ(files(), 1u);
 }
@@ -131,6 +140,177 @@ TEST_F(SegmentCli, FeaturesTellTheDiscFromTheRest) {
                   path("g.safetensors"))
                   .code,
               1);
+}
+
+/// `fovea segment` on things with names: a red heart and a yellow star on green, as flat as emoji.
+class SegmentThings : public testing::Program {
+  protected:
+    static constexpr int kSide = 144;
+    using Shape = bool (*)(double x, double y);  ///< of a thing from −1 to 1, y downwards
+
+    static bool heart(double x, double y) {
+        const double u = 1.15 * x, v = 0.1 - 1.15 * y, ring = u * u + v * v - 1;
+        return ring * ring * ring < u * u * v * v * v;
+    }
+    static bool star(double x, double y) {
+        constexpr double kPoint = 2 * std::numbers::pi / 5, kNotch = 0.5;
+        const double turn = std::remainder(std::atan2(x, -y), kPoint);
+        const double along = std::hypot(x, y) * std::cos(turn),
+                     across = std::hypot(x, y) * std::abs(std::sin(turn));
+        const double notch_x = kNotch * std::cos(kPoint / 2),
+                     notch_y = kNotch * std::sin(kPoint / 2);
+        return (1 - notch_x) * across < notch_y * (1 - along);
+    }
+    /// (height, width): where a thing is whose middle and half side are given in pixels.
+    static std::vector<bool> place(Shape shape, int width, int height, double x, double y,
+                                   double half) {
+        std::vector<bool> inside;
+        for (int row = 0; row < height; ++row)
+            for (int column = 0; column < width; ++column)
+                inside.push_back(shape((column + 0.5 - x) / half, (row + 0.5 - y) / half));
+        return inside;
+    }
+    static Image draw(int width, int height, const std::vector<bool>& red,
+                      const std::vector<bool>& yellow = {}) {
+        Image image{width, height, {}};
+        for (size_t i = 0; i < red.size(); ++i)
+            for (const float value : red[i] ? std::array{0.87f, 0.13f, 0.17f}
+                                     : !yellow.empty() && yellow[i]
+                                         ? std::array{0.98f, 0.75f, 0.13f}
+                                         : std::array{0.3f, 0.7f, 0.25f})
+                image.rgb.push_back(value);
+        return image;
+    }
+    template <typename Value>
+    static double iou(const std::vector<bool>& truth, const Value& found) {
+        int both = 0, either = 0;
+        for (size_t i = 0; i < truth.size(); ++i) {
+            both += truth[i] && found(i);
+            either += truth[i] || found(i);
+        }
+        return static_cast<double>(both) / either;
+    }
+    static double iou(const std::vector<bool>& truth, const Image& mask) {
+        return iou(truth, [&](size_t i) { return mask.rgb[3 * i] > 0.5f; });
+    }
+    void draw_scene() { save_png(path("scene.png"), draw(kSide, kSide, heart_, star_)); }
+
+    const std::vector<bool> heart_ = place(heart, kSide, kSide, 42, 42, 30);
+    const std::vector<bool> star_ = place(star, kSide, kSide, 104, 104, 32);
+};
+
+TEST_F(SegmentThings, WordsFindWhatTheyNameAndNothingElse) {
+    draw_scene();
+    const std::string command = "segment " + path("scene.png") + " -o " + path("mask.png");
+    for (const auto& [words, truth] : {std::pair{" \"the heart\"", heart_}, {" star", star_}}) {
+        const auto result = run(command + words);
+        ASSERT_EQ(result.code, 0) << result.err;
+        EXPECT_GT(iou(truth, load_image(path("mask.png"))), 0.6) << words;
+    }
+}
+
+TEST_F(SegmentThings, NothingFoundIsAnExitCodeOfItsOwn) {
+    draw_scene();
+    const auto result =
+        run("segment " + path("scene.png") + " \"the rocket\" --json --overlay " +
+            path("over.png") + " -o " + path("mask.png") + " --json-file " + path("found.json"));
+    EXPECT_EQ(result.code, 3);
+    EXPECT_THAT(result.err, HasSubstr("nothing found"));
+    EXPECT_EQ(nlohmann::json::parse(result.out).at("segments"), nlohmann::json::array());
+    EXPECT_EQ(files(), 1u);
+}
+
+TEST_F(SegmentThings, EverythingIsFoundOnce) {
+    draw_scene();
+    const auto result = run("segment " + path("scene.png") + " --everything --grid 6 --json -o " +
+                            path("all.png") + " --cutout " + path("thing.png"));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const auto json = nlohmann::json::parse(result.out);
+    std::vector<std::vector<bool>> things;
+    for (size_t i = 1; i <= json.at("segments").size(); ++i) {
+        const auto opacity = load_opacity(path("thing-" + std::to_string(i) + ".png"));
+        ASSERT_EQ(opacity.size(), size_t{kSide * kSide});
+        auto& thing = things.emplace_back();
+        for (const float value : opacity) thing.push_back(value > 0.5f);
+    }
+    EXPECT_EQ(json.at("files").size(), 1 + things.size());
+    for (const auto& truth : {heart_, star_})
+        EXPECT_EQ(std::count_if(things.begin(), things.end(),
+                                [&](const auto& thing) {
+                                    return iou(truth, [&](size_t i) { return thing[i]; }) > 0.5;
+                                }),
+                  1);
+    for (size_t a = 0; a < things.size(); ++a)
+        for (size_t b = 0; b < a; ++b)
+            EXPECT_LT(iou(things[a], [&](size_t i) { return things[b][i]; }), 0.8);
+}
+
+TEST_F(SegmentThings, TheMaskFollowsAThingThroughAClip) {
+    constexpr int kWidth = 144, kHeight = 96;
+    Clip clip;
+    std::vector<std::vector<bool>> truth;
+    for (int i = 0; i < 3; ++i) {
+        truth.push_back(place(heart, kWidth, kHeight, 40 + 32 * i, 46, 26));
+        clip.frames.push_back(draw(kWidth, kHeight, truth.back()));
+    }
+    save_video(path("clip/"), clip);
+    const auto result =
+        run("segment " + path("clip") + " --point 72,40 --frame 1 --json -o " + path("masks/"));
+    ASSERT_EQ(result.code, 0) << result.err;
+    const auto json = nlohmann::json::parse(result.out);
+    ASSERT_EQ(json.at("frames").size(), truth.size());
+    const Clip masks = load_video(path("masks"));
+    ASSERT_EQ(masks.frames.size(), truth.size());
+    for (size_t i = 0; i < truth.size(); ++i) {
+        EXPECT_GT(iou(truth[i], masks.frames[i]), 0.5) << i;
+        EXPECT_NEAR(json["frames"][i].at("bbox").at(0).get<int>(), 14 + 32 * static_cast<int>(i),
+                    6);
+    }
+}
+
+TEST_F(SegmentThings, ThePictureModelFindsWordsAlone) {
+    draw_scene();
+    const std::string command = "segment " + path("scene.png") + " \"the star\" --zero-shot ";
+    const auto alone = run(command + "--json --cutout " + path("cut.png") + " -o " + path("a.png"));
+    ASSERT_EQ(alone.code, 0) << alone.err;
+    EXPECT_GT(iou(star_, load_image(path("a.png"))), 0.5);
+    const auto json = nlohmann::json::parse(alone.out);
+    EXPECT_EQ(json.at("zero_shot"), "alone");
+    EXPECT_GT(json.at("segments").at(0).at("score"), 0);
+    EXPECT_GT(load_opacity(path("cut.png")).at(104 * kSide + 104), 0.9f);
+
+    const auto refined = run(command + "--refine -o " + path("b.png"));
+    ASSERT_EQ(refined.code, 0) << refined.err;
+    EXPECT_GT(iou(star_, load_image(path("b.png"))), 0.6);
+}
+
+TEST_F(SegmentThings, AnEarlierMaskIsCorrected) {
+    draw_scene();
+    auto both = heart_;
+    for (size_t i = 0; i < both.size(); ++i) both[i] = both[i] || star_[i];
+    Mask earlier{.width = kSide, .height = kSide, .hole = {both.begin(), both.end()}};
+    save_png(path("both.png"), picture_of(earlier));
+    const std::string command = "segment " + path("scene.png") + " -o " + path("mask.png") +
+                                " --earlier " + path("both.png");
+    const auto result = run(command + " --point 42,42 --negative 104,100");
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_GT(iou(heart_, load_image(path("mask.png"))), 0.6);
+
+    for (size_t i = 0; i < earlier.hole.size(); ++i)  // the heart's right half
+        earlier.hole[i] = heart_[i] && i % kSide > 46;
+    save_png(path("both.png"), picture_of(earlier));
+    const auto whole = run(command);
+    ASSERT_EQ(whole.code, 0) << whole.err;
+    EXPECT_GT(iou(heart_, load_image(path("mask.png"))), 0.6);
+
+    earlier = {.width = 12, .height = 8, .hole = std::vector<uint8_t>(96, 1)};
+    save_png(path("both.png"), picture_of(earlier));
+    EXPECT_THAT(run(command).err, HasSubstr("of 12×8 found, expected 144×144"));
+    earlier.hole.assign(96, 0);
+    save_png(path("both.png"), picture_of(earlier));
+    const auto nothing = run(command);
+    EXPECT_EQ(nothing.code, 1);
+    EXPECT_THAT(nothing.err, HasSubstr("shows nothing"));
 }
 
 }  // namespace

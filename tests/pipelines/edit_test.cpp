@@ -300,19 +300,54 @@ TEST_F(EditTest, WordsAreFoundInAPicture) {
         return (x - 64) * (x - 64) + (y - 64) * (y - 64) < 1200;
     };
     EXPECT_TRUE(inside(static_cast<int>(found.peak_x), static_cast<int>(found.peak_y)));
-    double both = 0, either = 0;
-    for (int y = 0; y < 128; ++y)
-        for (int x = 0; x < 128; ++x) {
-            const bool masked = found.mask[static_cast<size_t>(128 * y + x)] > 0.5f;
-            both += masked && inside(x, y);
-            either += masked || inside(x, y);
-        }
-    EXPECT_GT(both / either, 0.6);
+    const auto iou = [&](const Mask& mask) {
+        double both = 0, either = 0;
+        for (int y = 0; y < 128; ++y)
+            for (int x = 0; x < 128; ++x) {
+                const bool masked = mask.at(x, y) > 0;
+                both += masked && inside(x, y);
+                either += masked || inside(x, y);
+            }
+        return both / either;
+    };
+    EXPECT_GT(iou(found.mask), 0.6);
+    EXPECT_EQ(iou(to_segment(found).mask()), iou(found.mask));
     EXPECT_GT(found.contrast, 0);
 
+    const auto segmenter =
+        SegmentModel::load(stream_, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    SegmentedPicture picture(stream_, segmenter, request.picture);
+    for (const auto kind :
+         {ReferPrompt::point, ReferPrompt::box, ReferPrompt::point_and_box, ReferPrompt::mask}) {
+        const auto refined = picture.ask(refer_prompt(found, kind));
+        ASSERT_TRUE(refined) << static_cast<int>(kind);
+        EXPECT_GT(iou(refined->mask()), 0.8) << static_cast<int>(kind);
+    }
+
+    request.words = "the of";
+    EXPECT_THAT(error([&] { Refer::run(stream_, model_, request); }), HasSubstr("names nothing"));
     request.words = "the zorgle";
     EXPECT_THAT(error([&] { Refer::run(stream_, model_, request); }),
-                HasSubstr("no word that the model knows"));
+                HasSubstr("does not know the word \"zorgle\""));
+}
+
+TEST(ReferPrompts, TheBoxIsThatOfThePartWithThePeak) {
+    Refer::Result found{.rows = 1, .columns = 1, .mask = mask_of(Box{1, 1, 3, 4}, 12, 8)};
+    const auto other = mask_of(Box{5, 2, 11, 8}, 12, 8);
+    for (size_t i = 0; i < other.hole.size(); ++i) found.mask.hole[i] |= other.hole[i];
+    const auto left = [&](float x, float y) {
+        found.peak_x = x;
+        found.peak_y = y;
+        return refer_prompt(found, ReferPrompt::box).box.value().left;
+    };
+    EXPECT_EQ(left(2.5f, 2.5f), 1);
+    EXPECT_EQ(left(7, 4), 5);
+    EXPECT_EQ(left(0.5f, 7.5f), 5);  // in neither: the larger one
+    found.mask.hole.assign(found.mask.hole.size(), 0);
+    const auto nothing = refer_prompt(found, ReferPrompt::box);
+    EXPECT_FALSE(nothing.box);
+    ASSERT_EQ(nothing.points.size(), 1u);
+    EXPECT_EQ(nothing.points[0].x, found.peak_x);
 }
 
 }  // namespace
