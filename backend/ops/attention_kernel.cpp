@@ -169,9 +169,9 @@ AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
 
 /// What tuning chooses from, for 32 lanes and matrices of 16 rows: 16 to 256 queries.
 constexpr AttentionTile kTiles[] = {
-    {8, 64, 1},  {8, 64, 1, 2}, {8, 128, 1}, {8, 128, 1, 2}, {8, 64, 2}, {8, 64, 2, 2},
-    {8, 96, 2},  {8, 32, 1},    {4, 32, 1},  {4, 32, 1, 2},  {4, 64, 1}, {4, 64, 1, 2},
-    {4, 128, 1}, {2, 32, 1},    {2, 64, 1},  {1, 32, 1},     {1, 64, 1},
+    {8, 64, 1},    {8, 64, 1, 2}, {8, 128, 1}, {8, 128, 1, 2}, {8, 64, 2},    {8, 64, 2, 2},
+    {8, 96, 1},    {8, 96, 2},    {8, 32, 1},  {4, 32, 1},     {4, 32, 1, 2}, {4, 64, 1},
+    {4, 64, 1, 2}, {4, 128, 1},   {2, 32, 1},  {2, 64, 1},     {1, 32, 1},    {1, 64, 1},
 };
 
 /// Runs, cuts the pattern's blocks into whole ones and is not twice as high as there are queries.
