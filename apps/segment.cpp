@@ -244,7 +244,7 @@ void run_zero_shot(const SegmentOptions& options, Host& host, Session& session, 
     if (options.refine) {
         const auto& segmenter = session.segment_model(options.model, options.precision);
         SegmentedPicture picture(session.stream(), segmenter, image);
-        if (auto refined = picture.ask(refer_prompt(found, ReferPrompt::mask)))
+        if (auto refined = picture.ask(refer_prompt(found, ReferPrompt::point_and_mask)))
             segments.push_back(std::move(*refined));
     } else if (found.mask.count() > 0) {
         segments.push_back(to_segment(found));
@@ -411,9 +411,11 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
         "of these, to better the last answer; save FILE.png; quit. It answers in lines of JSON.\n"
         "--zero-shot finds words by the model that draws pictures, which was never taught to cut "
         "things out:\n"
-        "for words that the segmentation model misses. It is slower, its edges are coarser; with "
-        "--refine\n"
-        "the segmentation model is asked about the place that was found, and draws the edges.\n"
+        "for words that the segmentation model misses. It is slower, its edges are coarser, and it "
+        "takes for\n"
+        "granted that the thing is there. With --refine the segmentation model is asked about the "
+        "place that\n"
+        "was found, and draws one thing.\n"
         "Exit code 3: nothing was found, and nothing written. docs/segmentation.md");
     command->add_option("picture", options->input,
                         "PNG or JPEG, or a clip: MP4, WebP, GIF, a folder of frames");
@@ -431,7 +433,7 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
     command->add_flag("--zero-shot", options->zero_shot,
                       "Find the words by the picture model alone, without the segmentation model");
     command->add_flag("--refine", options->refine,
-                      "With --zero-shot: what it finds is asked of the segmentation model");
+                      "With --zero-shot: the segmentation model draws what was found");
     command->add_option("--grid", options->grid, "Points along a side for --everything")
         ->check(CLI::Range(1, 64))
         ->capture_default_str();

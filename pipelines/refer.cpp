@@ -66,6 +66,22 @@ std::vector<float> draw_along(const Image& picture, const std::vector<float>& ma
     return guided_filter(picture, values, radius, kEpsilon);
 }
 
+/// What of the mask hangs together with the heat's peak; the largest part where the peak is
+/// outside, as masks drawn along edges have it.
+Mask part_at_peak(const Refer::Result& found) {
+    const auto parts = parts_of(found.mask);
+    std::vector<int64_t> areas(parts.boxes.size());
+    for (const int32_t part : parts.part)
+        if (part >= 0) ++areas[static_cast<size_t>(part)];
+    auto kept = static_cast<int32_t>(std::max_element(areas.begin(), areas.end()) - areas.begin());
+    const auto at = static_cast<size_t>(found.peak_y) * static_cast<size_t>(found.mask.width) +
+                    static_cast<size_t>(found.peak_x);
+    if (parts.part[at] >= 0) kept = parts.part[at];
+    Mask result = found.mask;
+    for (size_t i = 0; i < parts.part.size(); ++i) result.hole[i] = parts.part[i] == kept;
+    return result;
+}
+
 }  // namespace
 
 Refer::Result Refer::run(vk::Stream& stream, const Model& model, const Request& request) {
@@ -143,30 +159,21 @@ Segment to_segment(const Refer::Result& found) {
 }
 
 SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind) {
-    const Mask& mask = found.mask;
     SegmentPrompt prompt;
-    if (kind == ReferPrompt::point || kind == ReferPrompt::point_and_box)
+    const Mask part = part_at_peak(found);
+    const bool shows = part.count() > 0;
+    if (!shows || kind == ReferPrompt::point || kind == ReferPrompt::point_and_box ||
+        kind == ReferPrompt::point_and_mask)
         prompt.points.push_back({.x = found.peak_x, .y = found.peak_y});
-    if (kind == ReferPrompt::mask) prompt.earlier = answer_of(mask);
-    if (kind != ReferPrompt::box && kind != ReferPrompt::point_and_box) return prompt;
-    // The peak may lie outside of a mask drawn along edges: then the largest part's.
-    const auto parts = parts_of(mask);
-    if (parts.boxes.empty()) {
-        if (prompt.points.empty()) prompt.points.push_back({.x = found.peak_x, .y = found.peak_y});
-        return prompt;
+    if (shows && (kind == ReferPrompt::mask || kind == ReferPrompt::point_and_mask))
+        prompt.earlier = answer_of(part);
+    if (shows && (kind == ReferPrompt::box || kind == ReferPrompt::point_and_box)) {
+        const Box box = part.box();
+        prompt.box = {.left = static_cast<float>(box.left),
+                      .top = static_cast<float>(box.top),
+                      .right = static_cast<float>(box.right),
+                      .bottom = static_cast<float>(box.bottom)};
     }
-    std::vector<int64_t> areas(parts.boxes.size());
-    for (const int32_t part : parts.part)
-        if (part >= 0) ++areas[static_cast<size_t>(part)];
-    auto part = static_cast<int32_t>(std::max_element(areas.begin(), areas.end()) - areas.begin());
-    const auto at = static_cast<size_t>(found.peak_y) * static_cast<size_t>(mask.width) +
-                    static_cast<size_t>(found.peak_x);
-    if (parts.part[at] >= 0) part = parts.part[at];
-    const Box& box = parts.boxes[static_cast<size_t>(part)];
-    prompt.box = {.left = static_cast<float>(box.left),
-                  .top = static_cast<float>(box.top),
-                  .right = static_cast<float>(box.right),
-                  .bottom = static_cast<float>(box.bottom)};
     return prompt;
 }
 

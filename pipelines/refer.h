@@ -41,9 +41,9 @@ struct Refer {
     static Result run(vk::Stream& stream, const Model& model, const Request& request);
 };
 
-/// What of it the segmentation model is asked with: the heat's peak as a point on the thing, the
-/// box of the mask's part around the peak, or the mask as an earlier answer.
-enum class ReferPrompt { point, box, point_and_box, mask };
+/// What of it the segmentation model is asked with: the heat's peak as a point on the thing, and of
+/// the part of the mask around the peak the box, or the part itself as an earlier answer.
+enum class ReferPrompt { point, box, point_and_box, mask, point_and_mask };
 SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind);
 /// The mask as it is; the score is the contrast, not below 0.
 Segment to_segment(const Refer::Result& found);
