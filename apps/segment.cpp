@@ -244,7 +244,7 @@ void run_zero_shot(const SegmentOptions& options, Host& host, Session& session, 
     if (options.refine) {
         const auto& segmenter = session.segment_model(options.model, options.precision);
         SegmentedPicture picture(session.stream(), segmenter, image);
-        if (auto refined = picture.ask(refer_prompt(found, ReferPrompt::point_and_mask)))
+        if (auto refined = picture.ask(refer_prompt(found, ReferPrompt::point)))
             segments.push_back(std::move(*refined));
     } else if (found.mask.count() > 0) {
         segments.push_back(to_segment(found));

@@ -303,7 +303,7 @@ TEST_F(SegmentThings, AnEarlierMaskIsCorrected) {
     for (size_t i = 0; i < earlier.hole.size(); ++i)  // the heart's right half
         earlier.hole[i] = heart_[i] && i % kSide > 46;
     save_png(path("both.png"), picture_of(earlier));
-    const auto whole = run(command);
+    const auto whole = run(command + " --point 32,40");
     ASSERT_EQ(whole.code, 0) << whole.err;
     EXPECT_GT(iou(heart_, load_image(path("mask.png"))), 0.6);
 
