@@ -162,11 +162,9 @@ SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind) {
     SegmentPrompt prompt;
     const Mask part = part_at_peak(found);
     const bool shows = part.count() > 0;
-    if (!shows || kind == ReferPrompt::point || kind == ReferPrompt::point_and_box ||
-        kind == ReferPrompt::point_and_mask)
+    if (!shows || kind == ReferPrompt::point || kind == ReferPrompt::point_and_box)
         prompt.points.push_back({.x = found.peak_x, .y = found.peak_y});
-    if (shows && (kind == ReferPrompt::mask || kind == ReferPrompt::point_and_mask))
-        prompt.earlier = answer_of(part);
+    if (shows && kind == ReferPrompt::mask) prompt.earlier = answer_of(part);
     if (shows && (kind == ReferPrompt::box || kind == ReferPrompt::point_and_box)) {
         const Box box = part.box();
         prompt.box = {.left = static_cast<float>(box.left),

@@ -43,7 +43,7 @@ struct Refer {
 
 /// What of it the segmentation model is asked with: the heat's peak as a point on the thing, and of
 /// the part of the mask around the peak the box, or the part itself as an earlier answer.
-enum class ReferPrompt { point, box, point_and_box, mask, point_and_mask };
+enum class ReferPrompt { point, box, point_and_box, mask };
 SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind);
 /// The mask as it is; the score is the contrast, not below 0.
 Segment to_segment(const Refer::Result& found);

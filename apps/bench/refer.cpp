@@ -65,12 +65,11 @@ struct ReferHandOver {
     const char* name;
     ReferPrompt prompt;
 };
-constexpr std::array<ReferHandOver, 5> kReferHandOvers{
+constexpr std::array<ReferHandOver, 4> kReferHandOvers{
     {{"through the segmentation model: point", ReferPrompt::point},
      {"… box", ReferPrompt::box},
      {"… point and box", ReferPrompt::point_and_box},
-     {"… mask", ReferPrompt::mask},
-     {"… point and mask", ReferPrompt::point_and_mask}}};
+     {"… mask", ReferPrompt::mask}}};
 
 /// The name of the next object of another picture that is none of this one's, or nullptr.
 const std::string* another_name(const std::vector<Case>& cases, size_t own) {

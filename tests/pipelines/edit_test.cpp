@@ -317,8 +317,8 @@ TEST_F(EditTest, WordsAreFoundInAPicture) {
     const auto segmenter =
         SegmentModel::load(stream_, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
     SegmentedPicture picture(stream_, segmenter, request.picture);
-    for (const auto kind : {ReferPrompt::point, ReferPrompt::box, ReferPrompt::point_and_box,
-                            ReferPrompt::mask, ReferPrompt::point_and_mask}) {
+    for (const auto kind :
+         {ReferPrompt::point, ReferPrompt::box, ReferPrompt::point_and_box, ReferPrompt::mask}) {
         const auto refined = picture.ask(refer_prompt(found, kind));
         ASSERT_TRUE(refined) << static_cast<int>(kind);
         EXPECT_GT(iou(refined->mask()), 0.8) << static_cast<int>(kind);
