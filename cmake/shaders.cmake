@@ -74,7 +74,6 @@ namespace fovea::shader {
 ]] @ONLY)
     if(sources)
         add_library(fovea_shaders OBJECT ${sources})
-        set_target_properties(fovea_shaders PROPERTIES UNITY_BUILD OFF)
         target_include_directories(fovea_shaders PRIVATE ${PROJECT_SOURCE_DIR} ${FOVEA_GENERATED_DIR})
     endif()
 endfunction()
