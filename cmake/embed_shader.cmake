@@ -6,8 +6,8 @@ if(SPV)
     file(READ ${SPV} bytes HEX)
     # SPIR-V files are little-endian words here: so are all machines this builds on.
     string(REGEX REPLACE "(..)(..)(..)(..)" "0x\\4\\3\\2\\1," words "${bytes}")
-    set(words "static constexpr uint32_t words[] = {${words}};")
-    set(code words)
+    set(words "static constexpr uint32_t ${NAME}_words[] = {${words}};")
+    set(code ${NAME}_words)
 endif()
 file(CONFIGURE OUTPUT ${CPP} CONTENT [[
 #include "shaders.h"

@@ -12,6 +12,13 @@ function(fovea_library folder)
         set(scope INTERFACE)
     endif()
     target_compile_features(fovea_${folder} ${scope} cxx_std_20)
+    if(FOVEA_UNITY AND sources AND CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+        # takes a source included by another for a header
+        target_compile_options(fovea_${folder} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+    endif()
+    if(FOVEA_FUZZ AND sources)
+        target_compile_options(fovea_${folder} PRIVATE -fsanitize=fuzzer-no-link)
+    endif()
     target_include_directories(fovea_${folder} ${scope}
         $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
         $<INSTALL_INTERFACE:include/fovea>)

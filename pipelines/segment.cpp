@@ -14,7 +14,7 @@
 namespace fovea {
 namespace {
 
-constexpr std::array kWeightFiles{"text.safetensors", "segment.safetensors"};
+constexpr std::array kFiles{"text.safetensors", "segment.safetensors"};
 
 // A closer look begins at a window of so many times the thing's sides …
 constexpr double kMargin = 1.4;
@@ -69,7 +69,7 @@ SegmentModel SegmentModel::load(vk::Stream& stream, const std::filesystem::path&
     SegmentModel model{.tokenizer = Tokenizer::open(folder / "vocabulary.txt"),
                        .text = TextEncoder(stream, open("text.safetensors"), dtype),
                        .segmenter = Segmenter(stream, open("segment.safetensors"), dtype),
-                       .hash = hash_files(folder, kWeightFiles),
+                       .hash = hash_files(folder, kFiles),
                        .dtype = dtype};
     const auto& text = model.text.config();
     const auto& segment = model.segmenter.config();

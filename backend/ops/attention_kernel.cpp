@@ -21,7 +21,7 @@ uint32_t round_up(uint32_t x, uint32_t step) {
     return (x + step - 1) / step * step;
 }
 
-bool is_cpu(const vk::DeviceInfo& device) {
+bool on_cpu(const vk::DeviceInfo& device) {
     return device.type == vk::DeviceType::cpu;
 }
 
@@ -327,7 +327,7 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
                            .lanes = device.limits.subgroup_size,
                            .tile = {1, 16, 1}};
     if (path == AttentionPath::scalar) {  // see tile_scalar.glsl
-        if (is_cpu(device))
+        if (on_cpu(device))
             choice.tile.row_tiles = 2;
         else
             choice.lanes = 64;
@@ -362,7 +362,7 @@ AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo&
     };
     kernel.full_subgroups = c.path != AttentionPath::scalar;
     if (c.path == AttentionPath::scalar) {
-        const bool cpu = is_cpu(device);
+        const bool cpu = on_cpu(device);
         const bool hand_round = cpu && c.lanes >= 2 && c.lanes <= 2 * t.keys;
         kernel.shader =
             p.dtype == DType::f16 ? &shader::attention_scalar_f16 : &shader::attention_scalar_f32;

@@ -6,7 +6,7 @@
 namespace fovea::reference {
 namespace {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 
 /// Known answers of the Random123 distribution (tests/kat_vectors, philox4x32, 10 rounds).
 TEST(Philox, gives_the_published_answers) {

@@ -17,7 +17,7 @@
 namespace fovea {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 std::vector<std::byte> to_bytes(std::string_view text) {
     std::vector<std::byte> bytes(text.size());

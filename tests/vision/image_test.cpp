@@ -17,8 +17,8 @@
 namespace fovea {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 /// Random multiples of 1/255: what an 8-bit file can hold exactly.
 Image random_image(int width, int height, unsigned seed = 1) {

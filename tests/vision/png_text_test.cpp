@@ -14,7 +14,7 @@
 namespace fovea {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 const Image kPixel = {.width = 1, .height = 1, .rgb = {0, 0.5f, 1}};
 

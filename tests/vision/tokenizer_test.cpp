@@ -10,9 +10,9 @@
 namespace fovea {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::IsEmpty;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 const Tokenizer& tokenizer() {
     static const Tokenizer kTokenizer = Tokenizer::parse(

@@ -15,8 +15,8 @@
 namespace fovea {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 /// Length, header and data as a file would have them.
 std::vector<std::byte> file_of(std::string_view header, std::string_view data = "") {

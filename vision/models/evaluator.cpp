@@ -12,7 +12,7 @@
 namespace fovea {
 namespace {
 
-EvaluatorConfig parse(const nlohmann::json& json) {
+EvaluatorConfig parse_config(const nlohmann::json& json) {
     return {.width = json.at("width"),
             .heads = json.at("heads"),
             .layers = json.at("layers"),
@@ -28,7 +28,7 @@ EvaluatorConfig parse(const nlohmann::json& json) {
 }  // namespace
 
 Evaluator::Evaluator(vk::Stream& stream, const Weights& weights, DType dtype)
-    : config_(parse(model_config(weights, "evaluator"))) {
+    : config_(parse_config(model_config(weights, "evaluator"))) {
     const int64_t width = config_.width, head_dim = width / config_.heads;
     require(!config_.stem.empty() && config_.stem.back() == width,
             "[evaluator] the stem must end at width {}", width);
