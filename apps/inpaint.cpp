@@ -28,9 +28,11 @@ Box parse_box(const std::string& text) {
                                   &box.bottom, &end) == 4 &&
                       end == static_cast<int>(text.size());
     require(
-        good && box.right > box.left && box.bottom > box.top,
+        good,
         "[inpaint] --box {} found, expected LEFT,TOP,RIGHT,BOTTOM in pixels as in 40,40,200,200",
         text);
+    require(box.right > box.left && box.bottom > box.top,
+            "[inpaint] --box {} is empty, expected LEFT < RIGHT and TOP < BOTTOM", text);
     return box;
 }
 
@@ -108,6 +110,10 @@ void take_settings(const CLI::App& command, InpaintOptions& o) {
     const Settings settings("inpaint", command, o.from, found == text.end() ? "" : found->second);
     settings.take(o);
     settings.take("picture", "picture", o.picture);
+    require(!o.picture.empty(),
+            "[inpaint] the settings in {} name no picture that was filled: it was not made by "
+            "fovea inpaint; name the picture as well, and --mask or --box",
+            o.from);
     if (command.count("--mask") == 0 && o.boxes.empty()) {
         settings.take("--mask", "mask", o.mask);
         settings.take("--box", "boxes", o.boxes);
