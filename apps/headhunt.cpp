@@ -190,7 +190,7 @@ void draw_sheet(vk::Stream& stream, const Model& model, HeadHunt::Request reques
 void run(const CLI::App& command, HeadHuntOptions o) {
     if (!o.from.empty()) take_settings(command, o);
     require_folder_of("headhunt", "--output", o.output);
-    require_folder_of("headhunt", "--draw", o.picture);
+    require_png("headhunt", "--draw", o.picture);
     const fs::path folder = find_model(o.model);
     vk::Device device(o.device);
     vk::Stream stream(device);

@@ -135,7 +135,7 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
     require(!options.picture.empty() && !options.prompt.empty(),
             "[inpaint] no {}; try fovea inpaint room.png \"a cat\" --box 40,40,200,200",
             options.picture.empty() ? "picture" : "prompt");
-    require_folder_of("inpaint", "--save-mask", options.save_mask);
+    require_png("inpaint", "--save-mask", options.save_mask);
     const Image picture = load_image(options.picture);
     const Mask hole = hole_of(options, picture);
     if (!options.save_mask.empty()) save_png(options.save_mask, picture_of(hole));

@@ -167,9 +167,7 @@ void run(const CLI::App& command, LensOptions options, Host& host) {
                 name);
     require(!options.from.empty() || command.count("--times") == 0,
             "[lens] --times found without --from, where the maps are of the --steps");
-    require_folder_of("lens", "-o", options.output);
-    require(options.output.ends_with(".png"), "[lens] -o {} found, expected a .png file",
-            options.output);
+    require_png("lens", "-o", options.output);
 
     check_size("lens", options.size);
     sampler_by_name(options.sampler);

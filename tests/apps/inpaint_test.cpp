@@ -58,6 +58,7 @@ TEST_F(InpaintCli, ErrorsAreOneLine) {
                  "lies outside the picture of 128×128");
     expect_error(start + "--box 1,1,9,9 --window 100", "window 100 found");
     expect_error(start + "--box 1,1,9,9 -o a.jpg", "expected a .png file or a folder");
+    expect_error(start + "--box 1,1,9,9 --save-mask a.jpg", "--save-mask a.jpg found, expected");
     expect_error(start + "--box 1,1,9,9 --mask /dev/null", "/dev/null");
     expect_error("inpaint /dev/null 'a cat'", "/dev/null");
     expect_error("inpaint --from " + picture, "carries no fovea settings");
