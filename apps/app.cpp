@@ -83,4 +83,10 @@ void require_folder_of(const char* command, const char* option, const std::strin
             folder.string());
 }
 
+void require_png(const char* command, const char* option, const std::string& path) {
+    require_folder_of(command, option, path);
+    require(path.empty() || path.ends_with(".png"), "[{}] {} {} found, expected a .png file",
+            command, option, path);
+}
+
 }  // namespace fovea::apps

@@ -61,5 +61,7 @@ std::string size_text(uint64_t bytes);  ///< "12.3 MiB"
 /// Throws Error unless the folder of a file to be written is there; an empty path is none. Before
 /// the work, which else would be lost.
 void require_folder_of(const char* command, const char* option, const std::string& path);
+/// The same, and that it is the name of a PNG; empty: none was asked for.
+void require_png(const char* command, const char* option, const std::string& path);
 
 }  // namespace fovea::apps

@@ -186,7 +186,7 @@ void run(const CLI::App& command, Options options, Host& host) {
     Given given = load(options);
     if (options.output.empty()) options.output = given.is_clip() ? "edited.webp" : "edited.png";
     require_output(options.output, given.is_clip());
-    require_folder_of("edit", "--show-mask", options.show_mask);
+    require_png("edit", "--show-mask", options.show_mask);
 
     Edit::Request request = options.values;
     if (options.from.empty()) options.from = prompt_in(given.settings);

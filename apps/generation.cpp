@@ -86,8 +86,9 @@ void fill(DenoiseRequest& request, const GenerationOptions& options) {
         request.guidance = parse_guidance(options.guidance);
         const GuidanceTerm* of_text = request.guidance.of_text();
         require(!options.cfg || !of_text,
-                "[guidance] --cfg found beside {} in --guidance {}, expected one of them",
-                of_text ? name_of(of_text->kind) : "", options.guidance);
+                "[guidance] --cfg found beside {} in --guidance {}{}, expected one of them",
+                of_text ? name_of(of_text->kind) : "", options.guidance,
+                options.from.empty() ? "" : " (that of --from, unless it is given)");
         if (options.cfg)
             request.guidance.terms.insert(request.guidance.terms.begin(),
                                           cfg_guidance(*options.cfg).terms[0]);

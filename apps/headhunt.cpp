@@ -12,24 +12,56 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "apps/app.h"
+#include "apps/generation.h"
 #include "backend/error.h"
 #include "pipelines/score.h"
+#include "vision/file.h"
 
 namespace fovea::apps {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 struct HeadHuntOptions {
-    std::string output, prompts, command, state, picture, guidance = "cfg:1";
+    std::string output, prompts, command, state, picture, from, guidance = "cfg:1";
     std::string model, device, precision = "auto", sampler = "dpmpp2m";
     std::vector<int64_t> blocks;
     int count = 5, each = 2, rounds = 1, top = 3, steps = 12, size = 256;
     float scale = 3, u = 1;
     uint64_t seed = 0;
+    /// Of --from, where nothing above says otherwise: a prompt and a seed for each picture.
+    std::vector<std::string> each_prompt;
+    std::vector<uint64_t> seeds;
 };
+
+constexpr const char* kEvaluator = "evaluator";
+
+void take_settings(const CLI::App& command, HeadHuntOptions& o) {
+    constexpr uint64_t kMostBytes = 16 << 20;
+    const auto bytes = read_file(o.from, kMostBytes);
+    const Settings settings("headhunt", command, o.from,
+                            {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    settings.take("--scale", "scale", o.scale);
+    settings.take("--u", "u", o.u);
+    settings.take("--blocks", "blocks", o.blocks);
+    settings.take("--rounds", "rounds", o.rounds);
+    settings.take("--top", "top", o.top);
+    settings.take("--guidance", "guidance", o.guidance);
+    settings.take("--command", "objective", o.command);
+    if (o.command == kEvaluator) o.command.clear();
+    settings.take("--steps", "steps", o.steps);
+    settings.take("--size", "size", o.size);
+    settings.take("--sampler", "sampler", o.sampler);
+    settings.take("--precision", "precision", o.precision);
+    for (const char* own : {"--prompts", "--count", "--seeds", "--seed"})
+        if (command.count(own) > 0) return;
+    settings.take("--prompts", "prompts", o.each_prompt);
+    settings.take("--prompts", "seeds", o.seeds);
+    require(!o.seeds.empty() && o.seeds.size() == o.each_prompt.size(),
+            "[headhunt] {} does not say how it was found, expected a list that fovea headhunt "
+            "wrote",
+            o.from);
+}
 
 std::vector<std::string> read_prompts(const HeadHuntOptions& o, const Concepts& concepts) {
     if (o.prompts.empty()) return plain_prompts(concepts, o.count);
@@ -105,9 +137,16 @@ Json file_of(const HeadHunt::Request& request, const HeadHunt::Result& result,
               {"scale", request.scale},
               {"objective", request.objective},
               {"guidance", o.guidance},
+              {"u", request.u},
+              {"blocks", request.blocks},
+              {"rounds", request.rounds},
+              {"top", request.top},
               {"steps", o.steps},
+              {"size", o.size},
+              {"sampler", o.sampler},
               {"prompts", request.picture.each_prompt},
               {"seeds", request.picture.seeds},
+              {"precision", model.dtype == DType::f16 ? "fp16" : "fp32"},
               {"model", model.hash},
               {"version", kVersion}};
     for (const auto& trial : result.chosen)
@@ -148,9 +187,10 @@ void draw_sheet(vk::Stream& stream, const Model& model, HeadHunt::Request reques
     save_png(path, tile_images(cells, static_cast<int>(columns)));
 }
 
-void run(const HeadHuntOptions& o) {
+void run(const CLI::App& command, HeadHuntOptions o) {
+    if (!o.from.empty()) take_settings(command, o);
     require_folder_of("headhunt", "--output", o.output);
-    require_folder_of("headhunt", "--draw", o.picture);
+    require_png("headhunt", "--draw", o.picture);
     const fs::path folder = find_model(o.model);
     vk::Device device(o.device);
     vk::Stream stream(device);
@@ -166,18 +206,20 @@ void run(const HeadHuntOptions& o) {
     request.top = o.top;
     request.state = o.state.empty() ? o.output + ".state" : o.state;
     auto& picture = request.picture;
-    picture.seeds.clear();
-    for (const std::string& prompt : read_prompts(o, scorer.concepts()))
-        for (int i = 0; i < o.each; ++i) {
-            picture.each_prompt.push_back(prompt);
-            picture.seeds.push_back(o.seed + static_cast<uint64_t>(i));
-        }
+    picture.each_prompt = o.each_prompt;
+    picture.seeds = o.seeds;
+    if (o.seeds.empty())
+        for (const std::string& prompt : read_prompts(o, scorer.concepts()))
+            for (int i = 0; i < o.each; ++i) {
+                picture.each_prompt.push_back(prompt);
+                picture.seeds.push_back(o.seed + static_cast<uint64_t>(i));
+            }
     picture.width = picture.height = o.size;
     picture.steps = o.steps;
     picture.sampler = sampler_by_name(o.sampler);
     picture.guidance = parse_guidance(o.guidance);
     picture.cancel = &interrupted();
-    request.objective = o.command.empty() ? "evaluator" : o.command;
+    request.objective = o.command.empty() ? kEvaluator : o.command;
     const ScratchFolder scratch;
     request.score = [&](const std::vector<Image>& images) {
         std::vector<double> scores;
@@ -252,6 +294,11 @@ void add_headhunt(CLI::App& app) {
         ->capture_default_str();
     command->add_option("--guidance", o->guidance, "What acts beside it, as in cfg:3")
         ->capture_default_str();
+    command
+        ->add_option("--from", o->from,
+                     "A list that was written before: searched for again with all its settings, "
+                     "but for those given here")
+        ->check(CLI::ExistingFile);
     command->add_option("--state", o->state,
                         "Where trials are kept, to go on after an interrupt (default: beside the "
                         "list)");
@@ -272,8 +319,9 @@ void add_headhunt(CLI::App& app) {
         "Examples:\n"
         "  fovea headhunt -o heads.json --draw heads.png\n"
         "  fovea generate \"a castle\" --guidance cfg:3,softpag:heads=heads.json\n"
-        "  fovea headhunt -o sharp.json --prompts list.txt --command ./sharpness.py --rounds 3");
-    command->callback([o] { run(*o); });
+        "  fovea headhunt -o sharp.json --prompts list.txt --command ./sharpness.py --rounds 3\n"
+        "  fovea headhunt --from heads.json --seed 100 -o other.json");
+    command->callback([command, o] { run(*command, *o); });
 }
 
 }  // namespace fovea::apps

@@ -28,9 +28,11 @@ Box parse_box(const std::string& text) {
                                   &box.bottom, &end) == 4 &&
                       end == static_cast<int>(text.size());
     require(
-        good && box.right > box.left && box.bottom > box.top,
+        good,
         "[inpaint] --box {} found, expected LEFT,TOP,RIGHT,BOTTOM in pixels as in 40,40,200,200",
         text);
+    require(box.right > box.left && box.bottom > box.top,
+            "[inpaint] --box {} is empty, expected LEFT < RIGHT and TOP < BOTTOM", text);
     return box;
 }
 
@@ -108,6 +110,10 @@ void take_settings(const CLI::App& command, InpaintOptions& o) {
     const Settings settings("inpaint", command, o.from, found == text.end() ? "" : found->second);
     settings.take(o);
     settings.take("picture", "picture", o.picture);
+    require(!o.picture.empty(),
+            "[inpaint] the settings in {} name no picture that was filled: it was not made by "
+            "fovea inpaint; name the picture as well, and --mask or --box",
+            o.from);
     if (command.count("--mask") == 0 && o.boxes.empty()) {
         settings.take("--mask", "mask", o.mask);
         settings.take("--box", "boxes", o.boxes);
@@ -129,7 +135,7 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
     require(!options.picture.empty() && !options.prompt.empty(),
             "[inpaint] no {}; try fovea inpaint room.png \"a cat\" --box 40,40,200,200",
             options.picture.empty() ? "picture" : "prompt");
-    require_folder_of("inpaint", "--save-mask", options.save_mask);
+    require_png("inpaint", "--save-mask", options.save_mask);
     const Image picture = load_image(options.picture);
     const Mask hole = hole_of(options, picture);
     if (!options.save_mask.empty()) save_png(options.save_mask, picture_of(hole));

@@ -160,9 +160,14 @@ void run(const CLI::App& command, LensOptions options, Host& host) {
     }
     require(!options.prompt.empty(),
             "[lens] no prompt; try fovea lens \"a red apple on a blue background\"");
-    require_folder_of("lens", "-o", options.output);
-    require(options.output.ends_with(".png"), "[lens] -o {} found, expected a .png file",
-            options.output);
+    for (const char* name : {"--steps", "--cfg", "--sampler"})
+        require(options.from.empty() || command.count(name) == 0,
+                "[lens] {} found beside a picture of --from, which is not drawn but read once at "
+                "each of --times",
+                name);
+    require(!options.from.empty() || command.count("--times") == 0,
+            "[lens] --times found without --from, where the maps are of the --steps");
+    require_png("lens", "-o", options.output);
 
     check_size("lens", options.size);
     sampler_by_name(options.sampler);

@@ -37,6 +37,18 @@ std::vector<Changed> changed_words(const Walk& walk) {
                                     describes_background(walk.target.words, exchange.target)};
         if (!words.source.empty() || !words.target.empty()) result.push_back(std::move(words));
     }
+    // Words of both prompts whose attention is weighted change what they show, too.
+    for (const auto& [phrase, factor] : walk.request.weights) {
+        if (factor == 1) continue;
+        Changed words{.source = {},
+                      .target = find_phrase(walk.model.tokenizer, walk.target.words, phrase)};
+        words.background = describes_background(walk.target.words,
+                                                {words.target.front(), words.target.back() + 1});
+        for (const auto& [source, target] : walk.change.shared)
+            if (std::ranges::find(words.target, target) != words.target.end())
+                words.source.push_back(source);
+        if (!words.source.empty()) result.push_back(std::move(words));
+    }
     return result;
 }
 

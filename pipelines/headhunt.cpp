@@ -1,5 +1,8 @@
 #include "pipelines/headhunt.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -22,14 +25,22 @@ class State {
     State(const Request& request, const Model& model) : path_(request.state) {
         std::vector<int64_t> seeds(request.picture.seeds.begin(), request.picture.seeds.end());
         std::vector<std::string> terms;
-        for (const GuidanceTerm& term : guidance_of(request.picture).terms)
-            terms.push_back(fmt::format("{}:{}@steps={}-{}", name_of(term.kind), term.scale,
-                                        term.from, term.to));
+        for (const GuidanceTerm& term : guidance_of(request.picture).terms) {
+            terms.push_back(fmt::format(
+                "{}:{}@steps={}-{},every={},blocks={},heads={},u={},sigma={},eta={},beta={},norm={}"
+                ",zero={}",
+                name_of(term.kind), term.scale, term.from, term.to, term.every,
+                fmt::join(term.blocks, "+"), fmt::join(term.heads, "+"), term.u, term.sigma,
+                term.eta, term.beta, term.norm, term.zero));
+            for (const HeadStrength& head : term.strengths)
+                terms.back() += fmt::format(",{}.{}={}", head.layer, head.head, head.u);
+        }
         const Json search{{"model", model.hash},
                           {"prompts", request.picture.each_prompt},
                           {"seeds", seeds},
                           {"size", {request.picture.width, request.picture.height}},
                           {"steps", request.picture.steps},
+                          {"sampler", static_cast<int>(request.picture.sampler)},
                           {"guidance", terms},
                           {"scale", request.scale},
                           {"u", request.u},
@@ -109,6 +120,9 @@ HeadHunt::Result HeadHunt::run(vk::Stream& stream, const Model& model, const Req
                 !request.picture.seeds.empty(),
             "[headhunt] {} prompts and {} seeds found, expected as many of each",
             request.picture.each_prompt.size(), request.picture.seeds.size());
+    for (const int64_t block : request.blocks)
+        require(block >= 0 && block < config.layers,
+                "[headhunt] block {} found, but the model's are 0 to {}", block, config.layers - 1);
     std::vector<HeadStrength> left;
     for (int64_t layer = 0; layer < config.layers; ++layer)
         if (request.blocks.empty() ||

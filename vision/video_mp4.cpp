@@ -67,7 +67,8 @@ class Reader {
         AVFormatContext* container = avformat_alloc_context();
         require(io_ && container, "[video] out of memory");
         container->pb = io_.get();
-        const std::string unknown = name + " is no video that libavformat knows";
+        const std::string unknown =
+            name + " is neither a PNG or JPEG picture nor a video that libavformat knows";
         const int opened = avformat_open_input(&container, nullptr, nullptr, nullptr);
         container_.reset(container);  // nothing where it could not be opened
         check(opened, unknown.c_str());

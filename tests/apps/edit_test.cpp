@@ -49,6 +49,9 @@ TEST_F(EditCli, ErrorsAreOneLine) {
     expect_error("lens 'a cat' -o cat.jpg", "expected a .png file");
     expect_error("lens 'a cat' --word dog", "\"dog\" is not in the prompt, whose words are: a cat");
     expect_error("lens 'a cat' --from /dev/null", "/dev/null");
+    expect_error("lens 'a cat' --from " + picture + " --steps 9",
+                 "--steps found beside a picture of --from");
+    expect_error("lens 'a cat' --times 0.3", "--times found without --from");
     expect_error("edit", "[edit] no picture");
     expect_error(edit + "--to 'a pear'", "does not say what it shows");
     expect_error(edit + "--from 'an apple'", "nothing to change");

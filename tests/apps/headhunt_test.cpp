@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "tests/apps/program.h"
@@ -47,6 +48,13 @@ TEST_F(HeadHuntCli, ChoosesGoesOnAndIsUsed) {
     const auto other = hunt(command + " --scale 4");
     EXPECT_EQ(other.code, 1);
     EXPECT_THAT(other.err, HasSubstr("other scale"));
+    EXPECT_THAT(hunt(command + " --sampler euler").err, HasSubstr("other sampler"));
+    EXPECT_THAT(hunt(command + " --guidance cfg:1,pag:1@blocks=2").err,
+                HasSubstr("other guidance"));
+
+    const auto again = run("headhunt --from " + path("heads.json") + " -o " + path("again.json"));
+    ASSERT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(text("again.json"), bytes);
 
     EXPECT_EQ(run("generate 'a cat' --size 128x128 --steps 1 --guidance softpag:heads=" +
                   path("heads.json") + " -o " + path("a.png"))
@@ -69,6 +77,12 @@ TEST_F(HeadHuntCli, BadSearchesAreRefused) {
     const auto many = hunt("-o " + path("heads.json") + " --top 5");
     EXPECT_EQ(many.code, 1);
     EXPECT_THAT(many.err, HasSubstr("at most the 4 heads"));
+    const auto block = run("headhunt --count 1 --size 128 --blocks 9 -o " + path("heads.json"));
+    EXPECT_EQ(block.code, 1);
+    EXPECT_THAT(block.err, HasSubstr("block 9 found, but the model's are 0 to 7"));
+    std::ofstream(path("own.json")) << R"({"heads": []})";
+    const auto own = run("headhunt --from " + path("own.json") + " -o " + path("heads.json"));
+    EXPECT_THAT(own.err, HasSubstr("does not say how it was found"));
     EXPECT_EQ(run("headhunt").code, 2);
 }
 

@@ -52,12 +52,13 @@ TEST_F(InpaintCli, ErrorsAreOneLine) {
                  "small.png has 64×128 pixels, " + picture + " has 128×128");
     expect_error(start + "--mask " + picture, "has no white pixel: nothing to fill");
     expect_error(start + "--box 10,10,20", "--box 10,10,20 found, expected LEFT,TOP,RIGHT,BOTTOM");
-    expect_error(start + "--box 10,10,5,20", "expected LEFT,TOP,RIGHT,BOTTOM");
-    expect_error(start + "--box -2147483648,0,2147483647,0", "expected LEFT,TOP,RIGHT,BOTTOM");
+    expect_error(start + "--box 10,10,5,20", "is empty, expected LEFT < RIGHT and TOP < BOTTOM");
+    expect_error(start + "--box -2147483648,0,2147483647,0", "is empty");
     expect_error("inpaint --box 200,10,220,20 " + picture + " 'a cat'",
                  "lies outside the picture of 128×128");
     expect_error(start + "--box 1,1,9,9 --window 100", "window 100 found");
     expect_error(start + "--box 1,1,9,9 -o a.jpg", "expected a .png file or a folder");
+    expect_error(start + "--box 1,1,9,9 --save-mask a.jpg", "--save-mask a.jpg found, expected");
     expect_error(start + "--box 1,1,9,9 --mask /dev/null", "/dev/null");
     expect_error("inpaint /dev/null 'a cat'", "/dev/null");
     expect_error("inpaint --from " + picture, "carries no fovea settings");

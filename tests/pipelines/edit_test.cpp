@@ -108,6 +108,20 @@ TEST_F(EditTest, OutsideTheMaskNothingChangesAndInsideWeightsMatter) {
     EXPECT_NE(result.frames[0].rgb, run().frames[0].rgb);
 }
 
+TEST_F(EditTest, AWeightAloneChangesWhatItsWordShows) {
+    request_.target = request_.source;
+    for (const char* word : {"apple", "blue"}) {
+        request_.weights = {{word, 3}};
+        const auto result = run();
+        EXPECT_THAT(result.mask, ::testing::Contains(1.0f)) << word;
+        EXPECT_NE(result.frames[0].rgb, result.resized[0].rgb) << word;
+    }
+    request_.weights = {{"apple", 1}};
+    const auto same = run();
+    EXPECT_THAT(same.mask, ::testing::Each(0.0f));
+    EXPECT_EQ(same.frames[0].rgb, same.resized[0].rgb);
+}
+
 TEST_F(EditTest, TheWayBackAndForthIsThePicture) {
     request_.steps = 4;
     const auto trip = Edit::round_trip(stream_, model_, request_);
