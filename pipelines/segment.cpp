@@ -166,7 +166,8 @@ std::shared_ptr<const SegmentView> SegmentedPicture::near(const Box& around) {
     return view;
 }
 
-Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& answer) const {
+Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& answer,
+                               bool edges) const {
     const auto width = static_cast<size_t>(picture_.width);
     Segment result{.width = picture_.width,
                    .height = picture_.height,
@@ -174,9 +175,12 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
                    .score = answer.score,
                    .first = {}};
     const Box& window = view.window;
-    const auto map = answer.probabilities(view.picture.width, view.picture.height);
     const auto drawn =
-        GuidedMap(view.picture, map, kEdgeRadius, kEdgeColor).draw(crop(picture_, window));
+        edges
+            ? GuidedMap(view.picture, answer.probabilities(view.picture.width, view.picture.height),
+                        kEdgeRadius, kEdgeColor)
+                  .draw(crop(picture_, window))
+            : answer.probabilities(window.width(), window.height());
     for (int y = 0; y < window.height(); ++y)
         for (int x = 0; x < window.width(); ++x)
             result.opacity[static_cast<size_t>(y + window.top) * width +
@@ -188,10 +192,11 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
 }
 
 Segment SegmentedPicture::refine(const SegmentAnswer& first,
-                                 const std::vector<SegmentPrompt::Point>& points) {
+                                 const std::vector<SegmentPrompt::Point>& points,
+                                 const SegmentDrawing& drawing) {
     SegmentAnswer best = first;
     std::shared_ptr<const SegmentView> view;
-    for (int look = 0; look < kLooks; ++look) {
+    for (int look = 0; drawing.closer && look < kLooks; ++look) {
         const Box box = *best.box();
         const double wanted = ladder(kMargin * longest(box));
         if (longest(best.window) < kGain * std::max(wanted, double{kLeastWindow})) break;
@@ -215,7 +220,7 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first,
         best = std::move(answer);
         view = closer;
     }
-    Segment result = draw(view ? *view : whole(), best);
+    Segment result = draw(view ? *view : whole(), best, drawing.edges);
     result.first = first;
     return result;
 }
