@@ -21,7 +21,8 @@ constexpr double kMargin = 1.4;
 // … is worth it where it shows the thing so much larger …
 constexpr double kGain = 1.3;
 constexpr int kLooks = 3;  // … and is repeated while that is so, at most so often.
-constexpr int kLeastWindow = 32;
+// Smaller windows hold no more than the model, trained at this side, sees without enlarging them.
+constexpr int kLeastWindow = 256;
 constexpr size_t kKeptViews = 8;
 
 // Edges are drawn by the model's own view of 256 pixels, in which a value of a mask has four.
@@ -55,6 +56,19 @@ int ladder(double least) {
     double size = kLeastWindow;
     while (size < least) size *= std::sqrt(std::sqrt(2.0));
     return static_cast<int>(std::lround(size));
+}
+
+void add_corners(SegmentPrompts& prompts, const SegmentView& view,
+                 const SegmentPrompt::Corners& box) {
+    prompts.points.push_back(view.place(box.left, box.top, SegmentPoint::corner_first));
+    prompts.points.push_back(view.place(box.right, box.bottom, SegmentPoint::corner_last));
+}
+
+SegmentPrompt::Corners corners_of(const Box& box) {
+    return {.left = static_cast<float>(box.left),
+            .top = static_cast<float>(box.top),
+            .right = static_cast<float>(box.right),
+            .bottom = static_cast<float>(box.bottom)};
 }
 
 int longest(const Box& box) {
@@ -210,11 +224,7 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first,
                 prompts.points.push_back(closer->place(
                     point.x, point.y,
                     point.positive ? SegmentPoint::positive : SegmentPoint::negative));
-        prompts.points.push_back(closer->place(
-            static_cast<float>(box.left), static_cast<float>(box.top), SegmentPoint::corner_first));
-        prompts.points.push_back(closer->place(static_cast<float>(box.right),
-                                               static_cast<float>(box.bottom),
-                                               SegmentPoint::corner_last));
+        add_corners(prompts, *closer, corners_of(box));
         auto answer = answers(stream_, model_.segmenter, *closer, prompts, false).front();
         if (!answer.shows()) break;
         best = std::move(answer);
@@ -225,6 +235,21 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first,
     return result;
 }
 
+Tensor SegmentedPicture::earlier(const SegmentAnswer& answer) {
+    const SegmentView& view = whole();
+    return upload(stream_, answer.logits_in(view),
+                  {1, 4 * view.features.rows, 4 * view.features.columns}, model_.dtype);
+}
+
+SegmentAnswer SegmentedPicture::ask_again(const SegmentAnswer& first,
+                                          const SegmentPrompt::Point& point) {
+    SegmentPrompts prompts{.points = {whole().place(point.x, point.y, SegmentPoint::positive)}};
+    add_corners(prompts, whole(), corners_of(*first.box()));
+    prompts.earlier = earlier(first);
+    auto answer = answers(stream_, model_.segmenter, whole(), prompts, false).front();
+    return answer.shows() ? answer : first;
+}
+
 std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     validate(prompt, picture_.width, picture_.height);
     SegmentPrompts prompts;
@@ -233,20 +258,12 @@ std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     for (const auto& point : prompt.points)
         prompts.points.push_back(view.place(
             point.x, point.y, point.positive ? SegmentPoint::positive : SegmentPoint::negative));
-    if (prompt.box) {
-        prompts.points.push_back(
-            view.place(prompt.box->left, prompt.box->top, SegmentPoint::corner_first));
-        prompts.points.push_back(
-            view.place(prompt.box->right, prompt.box->bottom, SegmentPoint::corner_last));
-    }
-    if (prompt.earlier)
-        prompts.earlier =
-            upload(stream_, prompt.earlier->logits_in(view),
-                   {1, 4 * view.features.rows, 4 * view.features.columns}, model_.dtype);
+    if (prompt.box) add_corners(prompts, view, *prompt.box);
+    if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier);
     const bool one_point = prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
     const auto answer = answers(stream_, model_.segmenter, view, prompts, one_point).front();
     if (!answer.shows()) return std::nullopt;
-    return refine(answer, prompt.points);
+    return refine(one_point ? ask_again(answer, prompt.points[0]) : answer, prompt.points);
 }
 
 std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& options) {
@@ -294,7 +311,8 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
     std::vector<Segment> segments;
     for (const Candidate* candidate : kept) {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled();
-        segments.push_back(refine(candidate->answer, {candidate->point}));
+        segments.push_back(
+            refine(ask_again(candidate->answer, candidate->point), {candidate->point}));
     }
     return segments;
 }

@@ -104,6 +104,10 @@ class SegmentedPicture {
 
   private:
     std::shared_ptr<const SegmentView> near(const Box& around);
+    /// An answer's logits as the decoder takes them, about the whole.
+    Tensor earlier(const SegmentAnswer& answer);
+    /// The answer to one point, asked for once more with itself and its box beside the point.
+    SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
     Segment draw(const SegmentView& view, const SegmentAnswer& answer, bool edges) const;
 
     vk::Stream& stream_;

@@ -39,7 +39,7 @@ Case read_case(const fs::path& folder, const Json& entry, bool edits, const std:
         Case one;
         one.frames.push_back(load(entry.at("picture")));
         one.name = entry.at("picture");
-        one.kind = entry.contains("kind") ? entry.at("kind") : entry.at("edit").at("kind");
+        one.kind = entry.contains("edit") ? entry.at("edit").at("kind") : entry.at("kind");
         read_objects(one);
         return one;
     }
