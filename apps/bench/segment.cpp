@@ -253,7 +253,9 @@ std::string SegmentBench::text() const {
         text += row("… IoU of 0.5 or more",
                     [](const SegmentKind& kind) { return kind.half.percent(); });
         text += row("… masks a picture", [](const SegmentKind& kind) {
-            return fmt::format("{:.1f} of {} pictures", kind.masks.value(), kind.masks.count);
+            return kind.masks.count > 0
+                       ? fmt::format("{:.1f} of {} pictures", kind.masks.value(), kind.masks.count)
+                       : "";
         });
     }
     return text + fmt::format(

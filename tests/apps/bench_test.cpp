@@ -346,7 +346,8 @@ TEST_F(BenchClips, SegmentIsMeasuredOnPicturesAndMasks) {
         path(""), path("s.json"), path("s.md")));
     ASSERT_EQ(result.code, 0) << result.err;
     std::map<std::string, json> found;
-    for (const json& line : read("s.json").at("each")) found[line.at("prompt")] = line;
+    const json measured = read("s.json");
+    for (const json& line : measured.at("each")) found[line.at("prompt")] = line;
     for (const char* prompt : {"point", "point and a correction", "box"})
         EXPECT_GT(found.at(prompt).at("iou"), 0.8) << prompt;
     EXPECT_EQ(found.at("words").at("words"), "apple");
