@@ -11,6 +11,7 @@
 #include "apps/bench/merge.h"
 #include "apps/bench/methods.h"
 #include "apps/bench/ops.h"
+#include "apps/bench/segment.h"
 #include "apps/bench/video.h"
 #include "backend/error.h"
 #include "backend/ops/attention.h"
@@ -28,6 +29,7 @@ struct BenchOptions {
     bench::VideoOptions video;
     bench::GuidanceOptions guidance;
     bench::EditOptions edit;
+    bench::SegmentBenchOptions segment;
     int layouts = 100;
     int size = 0;  ///< of video and guidance; 0: as the model was trained
     bool profile = false;
@@ -72,10 +74,11 @@ void measure(const BenchOptions& o) {
     const auto is = [&](const char* name) { return o.what[0] == name; };
     const bool methods = is("methods"), video = is("video"), guidance = is("guidance"),
                edit = is("edit"), lens = is("lens"), refer = is("refer"), inpaint = is("inpaint"),
-               boxes = is("boxes");
-    require(!(methods || video || guidance || edit || lens || refer || inpaint || boxes) ||
-                o.what.size() == 1,
-            "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
+               boxes = is("boxes"), segment = is("segment");
+    require(
+        !(methods || video || guidance || edit || lens || refer || inpaint || boxes || segment) ||
+            o.what.size() == 1,
+        "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
     if (edit || lens || refer) {
         bench::EditOptions own = o.edit;
         own.model = o.video.model;
@@ -88,6 +91,17 @@ void measure(const BenchOptions& o) {
         vk::Device device(o.device);
         if (refer) return bench::bench_refer(device, own);
         return edit ? bench::bench_edit(device, own) : bench::bench_lens(device, own);
+    }
+    if (segment) {
+        bench::SegmentBenchOptions own = o.segment;
+        own.model = o.video.model;
+        own.precision = o.precision;
+        own.markdown = o.markdown;
+        own.json = o.json;
+        own.cases = o.edit.cases;
+        own.limit = o.edit.limit;
+        vk::Device device(o.device);
+        return bench::bench_segment(device, own);
     }
     if (inpaint) {
         vk::Device device(o.device);
@@ -228,7 +242,8 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
     command.add_option("--seed", o.seed,
                        "Of video, guidance, inpaint and boxes: the first clip's or picture's");
     command.add_option("--model", o.model,
-                       "Of video, guidance, edit, lens, inpaint and boxes: model folder");
+                       "Of video, guidance, edit, lens, refer, segment, inpaint and boxes: model "
+                       "folder");
     command.add_option(
         "--picture", o.picture,
         "Write as PNG; of video: strips of the first clip, dense and by each row; "
@@ -257,10 +272,12 @@ void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
 
 void add_edit_options(CLI::App& command, bench::EditOptions& o) {
     command.add_option("--cases", o.cases,
-                       "Of edit, lens, inpaint and (for its ceiling) boxes: the folder that "
-                       "training/edit_cases.py wrote");
+                       "Of edit, lens, refer, inpaint and (for its ceiling) boxes: the folder that "
+                       "training/edit_cases.py wrote; of segment also that of "
+                       "training/evaluate_segment.py --cases");
     command
-        .add_option("--limit", o.limit, "Of edit, lens and inpaint: only the first cases; 0: all")
+        .add_option("--limit", o.limit,
+                    "Of edit, lens, refer, segment and inpaint: only the first cases; 0: all")
         ->check(CLI::Range(0, 100000));
     const auto part = [&](const char* name, float& value) {
         command.add_option(name, value, "Of edit, as of fovea edit")
@@ -274,6 +291,17 @@ void add_edit_options(CLI::App& command, bench::EditOptions& o) {
     command.add_flag("--exchange", o.values.exchange, "Of edit, as of fovea edit");
 }
 
+void add_segment_options(CLI::App& command, bench::SegmentBenchOptions& o) {
+    command
+        .add_option("--everything", o.everything,
+                    "Of segment: so many of the first pictures are asked for everything "
+                    "(default: all)")
+        ->check(CLI::Range(0, 100000));
+    command.add_option("--grid", o.grid, "Of segment: points along a side for everything")
+        ->check(CLI::Range(1, 64))
+        ->capture_default_str();
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
@@ -282,11 +310,13 @@ void add_bench(CLI::App& app) {
         "How fast ops and models run on this device, checked against the reference as they run");
     auto o = std::make_shared<BenchOptions>();
     command
-        ->add_option("what", o->what,
-                     "attention, gemm, conv, model, startup or all of these, several may be; or "
-                     "methods, video, guidance, edit, lens, refer, inpaint or boxes, alone")
+        ->add_option(
+            "what", o->what,
+            "attention, gemm, conv, model, startup or all of these, several may be; or "
+            "methods, video, guidance, edit, lens, refer, segment, inpaint or boxes, alone")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods",
-                               "video", "guidance", "edit", "lens", "refer", "inpaint", "boxes"}));
+                               "video", "guidance", "edit", "lens", "refer", "segment", "inpaint",
+                               "boxes"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -312,6 +342,7 @@ void add_bench(CLI::App& app) {
     command->add_option("--size", o->size,
                         "Of video and guidance: pixels a side (default: 128, 256)");
     add_edit_options(*command, o->edit);
+    add_segment_options(*command, o->segment);
     command->add_flag("--boxes", o->boxes, "Of inpaint: holes are boxes around the objects");
     command->add_option("--layouts", o->layouts, "Of boxes: pictures, of one and of two objects")
         ->check(CLI::Range(1, 100000))
@@ -363,6 +394,8 @@ void add_bench(CLI::App& app) {
         "whatever moves, so the rest is flicker, or a motion of the result's own\n"
         "refer: how well the picture model alone finds the same objects by their names, and the\n"
         "segmentation model by what that found\n"
+        "segment: masks by points, boxes, words and of everything against exact ones, with and\n"
+        "without what draws their edges\n"
         "inpaint: objects of the same cases cut out and others asked for in their place\n"
         "boxes: whether things come where fovea generate --box asks, by what the evaluator sees\n\n"
         "Shapes:\n{}\nPatterns:\n{}"

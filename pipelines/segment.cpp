@@ -21,7 +21,8 @@ constexpr double kMargin = 1.4;
 // … is worth it where it shows the thing so much larger …
 constexpr double kGain = 1.3;
 constexpr int kLooks = 3;  // … and is repeated while that is so, at most so often.
-constexpr int kLeastWindow = 32;
+// Smaller windows hold no more than the model, trained at this side, sees without enlarging them.
+constexpr int kLeastWindow = 256;
 constexpr size_t kKeptViews = 8;
 
 // Edges are drawn by the model's own view of 256 pixels, in which a value of a mask has four.
@@ -55,6 +56,19 @@ int ladder(double least) {
     double size = kLeastWindow;
     while (size < least) size *= std::sqrt(std::sqrt(2.0));
     return static_cast<int>(std::lround(size));
+}
+
+void add_corners(SegmentPrompts& prompts, const SegmentView& view,
+                 const SegmentPrompt::Corners& box) {
+    prompts.points.push_back(view.place(box.left, box.top, SegmentPoint::corner_first));
+    prompts.points.push_back(view.place(box.right, box.bottom, SegmentPoint::corner_last));
+}
+
+SegmentPrompt::Corners corners_of(const Box& box) {
+    return {.left = static_cast<float>(box.left),
+            .top = static_cast<float>(box.top),
+            .right = static_cast<float>(box.right),
+            .bottom = static_cast<float>(box.bottom)};
 }
 
 int longest(const Box& box) {
@@ -166,7 +180,8 @@ std::shared_ptr<const SegmentView> SegmentedPicture::near(const Box& around) {
     return view;
 }
 
-Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& answer) const {
+Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& answer,
+                               bool edges) const {
     const auto width = static_cast<size_t>(picture_.width);
     Segment result{.width = picture_.width,
                    .height = picture_.height,
@@ -174,9 +189,12 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
                    .score = answer.score,
                    .first = {}};
     const Box& window = view.window;
-    const auto map = answer.probabilities(view.picture.width, view.picture.height);
     const auto drawn =
-        GuidedMap(view.picture, map, kEdgeRadius, kEdgeColor).draw(crop(picture_, window));
+        edges
+            ? GuidedMap(view.picture, answer.probabilities(view.picture.width, view.picture.height),
+                        kEdgeRadius, kEdgeColor)
+                  .draw(crop(picture_, window))
+            : answer.probabilities(window.width(), window.height());
     for (int y = 0; y < window.height(); ++y)
         for (int x = 0; x < window.width(); ++x)
             result.opacity[static_cast<size_t>(y + window.top) * width +
@@ -188,10 +206,11 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
 }
 
 Segment SegmentedPicture::refine(const SegmentAnswer& first,
-                                 const std::vector<SegmentPrompt::Point>& points) {
+                                 const std::vector<SegmentPrompt::Point>& points,
+                                 const SegmentDrawing& drawing) {
     SegmentAnswer best = first;
     std::shared_ptr<const SegmentView> view;
-    for (int look = 0; look < kLooks; ++look) {
+    for (int look = 0; drawing.closer && look < kLooks; ++look) {
         const Box box = *best.box();
         const double wanted = ladder(kMargin * longest(box));
         if (longest(best.window) < kGain * std::max(wanted, double{kLeastWindow})) break;
@@ -205,19 +224,30 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first,
                 prompts.points.push_back(closer->place(
                     point.x, point.y,
                     point.positive ? SegmentPoint::positive : SegmentPoint::negative));
-        prompts.points.push_back(closer->place(
-            static_cast<float>(box.left), static_cast<float>(box.top), SegmentPoint::corner_first));
-        prompts.points.push_back(closer->place(static_cast<float>(box.right),
-                                               static_cast<float>(box.bottom),
-                                               SegmentPoint::corner_last));
+        add_corners(prompts, *closer, corners_of(box));
         auto answer = answers(stream_, model_.segmenter, *closer, prompts, false).front();
         if (!answer.shows()) break;
         best = std::move(answer);
         view = closer;
     }
-    Segment result = draw(view ? *view : whole(), best);
+    Segment result = draw(view ? *view : whole(), best, drawing.edges);
     result.first = first;
     return result;
+}
+
+Tensor SegmentedPicture::earlier(const SegmentAnswer& answer) {
+    const SegmentView& view = whole();
+    return upload(stream_, answer.logits_in(view),
+                  {1, 4 * view.features.rows, 4 * view.features.columns}, model_.dtype);
+}
+
+SegmentAnswer SegmentedPicture::ask_again(const SegmentAnswer& first,
+                                          const SegmentPrompt::Point& point) {
+    SegmentPrompts prompts{.points = {whole().place(point.x, point.y, SegmentPoint::positive)}};
+    add_corners(prompts, whole(), corners_of(*first.box()));
+    prompts.earlier = earlier(first);
+    auto answer = answers(stream_, model_.segmenter, whole(), prompts, false).front();
+    return answer.shows() ? answer : first;
 }
 
 std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
@@ -228,20 +258,12 @@ std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     for (const auto& point : prompt.points)
         prompts.points.push_back(view.place(
             point.x, point.y, point.positive ? SegmentPoint::positive : SegmentPoint::negative));
-    if (prompt.box) {
-        prompts.points.push_back(
-            view.place(prompt.box->left, prompt.box->top, SegmentPoint::corner_first));
-        prompts.points.push_back(
-            view.place(prompt.box->right, prompt.box->bottom, SegmentPoint::corner_last));
-    }
-    if (prompt.earlier)
-        prompts.earlier =
-            upload(stream_, prompt.earlier->logits_in(view),
-                   {1, 4 * view.features.rows, 4 * view.features.columns}, model_.dtype);
+    if (prompt.box) add_corners(prompts, view, *prompt.box);
+    if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier);
     const bool one_point = prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
     const auto answer = answers(stream_, model_.segmenter, view, prompts, one_point).front();
     if (!answer.shows()) return std::nullopt;
-    return refine(answer, prompt.points);
+    return refine(one_point ? ask_again(answer, prompt.points[0]) : answer, prompt.points);
 }
 
 std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& options) {
@@ -289,7 +311,8 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
     std::vector<Segment> segments;
     for (const Candidate* candidate : kept) {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled();
-        segments.push_back(refine(candidate->answer, {candidate->point}));
+        segments.push_back(
+            refine(ask_again(candidate->answer, candidate->point), {candidate->point}));
     }
     return segments;
 }

@@ -76,6 +76,12 @@ struct SegmentEverything {
     const std::atomic<bool>* cancel = nullptr;  ///< ends with Cancelled
 };
 
+/// How what is found is drawn: both better edges, and can be left out to see by how much.
+struct SegmentDrawing {
+    bool closer = true;  ///< looked at again from nearby, where that shows it larger
+    bool edges = true;   ///< drawn along the picture's edges, else the mask enlarged linearly
+};
+
 /// A picture that is asked about. The model reads it once as a whole, and once more around what it
 /// has found where that shows more.
 class SegmentedPicture {
@@ -93,11 +99,16 @@ class SegmentedPicture {
     const SegmentView& whole();  ///< the picture as the model sees it
     /// Of an answer about the whole that shows something: looked at once more from nearby, points
     /// given where there are some, and drawn along the picture's edges.
-    Segment refine(const SegmentAnswer& first, const std::vector<SegmentPrompt::Point>& points);
+    Segment refine(const SegmentAnswer& first, const std::vector<SegmentPrompt::Point>& points,
+                   const SegmentDrawing& drawing = {});
 
   private:
     std::shared_ptr<const SegmentView> near(const Box& around);
-    Segment draw(const SegmentView& view, const SegmentAnswer& answer) const;
+    /// An answer's logits as the decoder takes them, about the whole.
+    Tensor earlier(const SegmentAnswer& answer);
+    /// The answer to one point, asked for once more with itself and its box beside the point.
+    SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
+    Segment draw(const SegmentView& view, const SegmentAnswer& answer, bool edges) const;
 
     vk::Stream& stream_;
     const SegmentModel& model_;

@@ -4,6 +4,14 @@
 
 Writes metrics.json, pictures.png (prompt, truth, answer) and clips.png. Scenes are new ones of the kind of the training
 scenes, from seeds of their own; IoU is measured at 256 x 256, masks' logits enlarged linearly.
+
+    python3 training/evaluate_segment.py --data .carry --cases cases --count 40 --backgrounds 60 --device cpu
+
+writes such scenes instead, --count of each kind by turns, which `fovea bench segment --cases` reads. cases.json lists of each
+
+    picture   256x256, PNG
+    kind      known, objects or style
+    objects   name and mask (white: more than half of what is seen there) of all that can be asked for; maybe none
 """
 
 import json
@@ -12,6 +20,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from common import arguments, autocast, log, set_up
 from import_state import read
@@ -265,11 +274,43 @@ def speed(measure, batch):
     return result
 
 
+class Cases:
+    """Scenes written as files: PNG pictures, and masks of what can be asked for."""
+
+    def __init__(self, folder, names):
+        os.makedirs(folder, exist_ok=True)
+        self.folder, self.names, self.kinds = folder, names, []
+
+    def save(self, name, values):
+        """(H, W) or (H, W, 3) in [0, 1]"""
+        values = (values * 255).round().byte().cpu().numpy()
+        Image.fromarray(values).save(os.path.join(self.folder, name))
+        return name
+
+    def add(self, kind, maker, count):
+        listed = []
+        for number in range(count):
+            picture, visible, valid, objects = maker.batch(1)
+            name = f"{kind}-{number:03d}"
+            masks = (visible[0, 0].float() > 0.5).float()
+            listed.append({
+                "picture": self.save(f"{name}.png", picture[0, 0].float().permute(1, 2, 0)), "kind": kind,
+                "objects": [{"name": self.names[objects[0, slot]], "mask": self.save(f"{name}-{slot}.png", masks[slot])}
+                            for slot in valid[0, 0].nonzero()[:, 0].tolist()]})
+        self.kinds.append(listed)
+
+    def list(self):
+        with open(os.path.join(self.folder, "cases.json"), "w", encoding="utf-8") as file:
+            json.dump({"cases": [case for each in zip(*self.kinds) for case in each]}, file, indent=1)
+
+
 def main():
     parser = arguments(__doc__, 1)
-    parser.add_argument("--weights", required=True, help="folder with segment.safetensors")
+    parser.add_argument("--weights", help="folder with segment.safetensors; needed but for --cases")
     parser.add_argument("--models", default="assets/default", help="folder with the text encoder")
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", help="folder of what is measured; needed but for --cases")
+    parser.add_argument("--cases", metavar="FOLDER", help="measure nothing: write scenes and their masks there")
+    parser.add_argument("--count", type=int, default=100, help="of --cases: scenes of each kind")
     parser.add_argument("--scenes", type=int, default=600, help="of each kind")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--clips", type=int, default=120)
@@ -278,20 +319,28 @@ def main():
     parser.add_argument("--backgrounds", type=int, default=600)
     parser.add_argument("--objects", type=int, default=None, help="use only so many objects, for trials")
     options = parser.parse_args()
+    if not options.cases and not (options.weights and options.out):
+        parser.error("expected --weights and --out, or --cases")
     device = set_up(options.device, options.seed)
-    os.makedirs(options.out, exist_ok=True)
-    model = load_model(options.weights, device)
     with open(os.path.join(options.data, "concepts.json"), encoding="utf-8") as file:
         concepts = json.load(file)
     styles = len(concepts["styles"])
     sprites = Sprites(options.data, device, options.objects)
     train = choose_rows(concepts, "train", options.objects)
-    phrases = Phrases(options.data, options.models, {row // styles for row in train}, device)
+    if options.cases:
+        cases = Cases(options.cases, concepts["objects"])
+    else:
+        os.makedirs(options.out, exist_ok=True)
+        model = load_model(options.weights, device)
+        phrases = Phrases(options.data, options.models, {row // styles for row in train}, device)
     metrics = {}
     for kind, seed in SEEDS.items():
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + options.seed)
         rows = choose_rows(concepts, kind, options.objects)
         if not rows:
+            continue
+        if options.cases:
+            cases.add(kind, SceneMaker(sprites, rows, options.backgrounds, train), options.count)
             continue
         measure = Measure(model, SceneMaker(sprites, rows, options.backgrounds, train), phrases, device)
         metrics[kind] = measure.images(options.scenes, options.batch, kind != "objects")
@@ -303,6 +352,8 @@ def main():
         kinds = (POINT, BOX) if kind == "objects" else (POINT, BOX, TEXT)
         save_sheet(os.path.join(options.out, f"pictures_{kind}.png"), measure.sheet(kinds), 12, 128)
         save_sheet(os.path.join(options.out, f"clips_{kind}.png"), strip[:4].flatten(0, 1), options.frames, 112)
+    if options.cases:
+        return cases.list()
     metrics["speed"] = speed(measure, 256 if device.type == "cuda" else 1)
     with open(os.path.join(options.out, "metrics.json"), "w", encoding="utf-8") as file:
         json.dump(metrics, file, indent=1)

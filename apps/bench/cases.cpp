@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
@@ -16,7 +17,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 /// `where` begins what errors say.
-Case read_case(const fs::path& folder, const Json& entry, const std::string& where) {
+Case read_case(const fs::path& folder, const Json& entry, bool edits, const std::string& where) {
     const auto load = [&](const Json& name) {
         return load_image(folder / name.get<std::string>());
     };
@@ -25,6 +26,23 @@ Case read_case(const fs::path& folder, const Json& entry, const std::string& whe
         for (const auto& name : names) images.push_back(load(name));
         return images;
     };
+    const auto read_objects = [&](Case& one) {
+        for (const auto& object : entry.at("objects")) {
+            one.objects.push_back({object.at("name"), mask_of(load(object.at("mask")))});
+            const Mask& mask = one.objects.back().mask;
+            require(mask.width == one.picture().width && mask.height == one.picture().height,
+                    "{}: a mask of {}×{} found, expected {}×{} as the picture", where, mask.width,
+                    mask.height, one.picture().width, one.picture().height);
+        }
+    };
+    if (!edits) {
+        Case one;
+        one.frames.push_back(load(entry.at("picture")));
+        one.name = entry.at("picture");
+        one.kind = entry.contains("edit") ? entry.at("edit").at("kind") : entry.at("kind");
+        read_objects(one);
+        return one;
+    }
     const Json& edit = entry.at("edit");
     const bool clip = entry.contains("frames");
     Case one{
@@ -33,8 +51,8 @@ Case read_case(const fs::path& folder, const Json& entry, const std::string& whe
         .path = {},
         .name = clip ? "" : entry.at("picture"),
         .prompt = entry.at("prompt"),
-        .kind = edit.at("kind"),
         .target = edit.at("prompt"),
+        .kind = edit.at("kind"),
         .objects = {}};
     if (clip) {
         for (const auto& place : edit.at("path")) {
@@ -49,8 +67,7 @@ Case read_case(const fs::path& folder, const Json& entry, const std::string& whe
                 where, frames, one.regions.size(), one.path.size());
         one.name = entry.at("frames")[0];
     } else {
-        for (const auto& object : entry.at("objects"))
-            one.objects.push_back({object.at("name"), load(object.at("mask"))});
+        read_objects(one);
     }
     for (const auto* images : {&one.frames, &one.regions})
         for (const Image& image : *images)
@@ -64,7 +81,8 @@ Case read_case(const fs::path& folder, const Json& entry, const std::string& whe
 
 std::vector<Case> read_cases(const std::string& path, const CaseChoice& choice) {
     require(!path.empty(),
-            "[bench] no cases; training/edit_cases.py writes them, --cases names their folder");
+            "[bench] no cases; training/edit_cases.py writes them, of segment "
+            "training/evaluate_segment.py, and --cases names their folder");
     const fs::path folder = path, list = folder / "cases.json";
     std::ifstream file(list);
     require(file.good(), "[bench] {} is missing", list.string());
@@ -82,7 +100,7 @@ std::vector<Case> read_cases(const std::string& path, const CaseChoice& choice) 
                     "{} is a clip, expected pictures, as training/edit_cases.py writes them "
                     "without --clips",
                     where);
-            cases.push_back(read_case(folder, entry, where));
+            cases.push_back(read_case(folder, entry, choice.edits, where));
         } catch (const Json::exception& error) {
             fail("{}: {}", where, error.what());
         }
@@ -93,6 +111,16 @@ std::vector<Case> read_cases(const std::string& path, const CaseChoice& choice) 
     require(!cases.empty(), "[bench] {} lists no case{}", list.string(),
             choice.kind.empty() ? "" : " of kind " + choice.kind);
     return cases;
+}
+
+const std::string* another_name(const std::vector<Case>& cases, size_t own) {
+    const auto& here = cases[own].objects;
+    for (size_t i = 1; i < cases.size(); ++i)
+        for (const auto& object : cases[(own + i) % cases.size()].objects)
+            if (std::none_of(here.begin(), here.end(),
+                             [&](const auto& other) { return other.name == object.name; }))
+                return &object.name;
+    return nullptr;
 }
 
 }  // namespace fovea::apps::bench

@@ -67,11 +67,11 @@ std::vector<Method> methods_of(const EditOptions& o, bool clips) {
     return methods;
 }
 
-bool is_white(const Image& mask, double x, double y) {
+bool is_inside(const Mask& mask, double x, double y) {
     const auto at = [](double part, int count) {
         return std::clamp(static_cast<int>(part * count), 0, count - 1);
     };
-    return mask.rgb[pixel(mask, at(x, mask.width), at(y, mask.height))] > 0.5f;
+    return mask.at(at(x, mask.width), at(y, mask.height)) != 0;
 }
 
 /// PSNR of the pixels that the region leaves out; 0 where it leaves out none.
@@ -277,8 +277,8 @@ void bench_lens(vk::Device& device, const EditOptions& o) {
                 const auto middle = [](int64_t at, int64_t count) {
                     return (static_cast<double>(at) + 0.5) / static_cast<double>(count);
                 };
-                return is_white(object.mask, middle(peak % result.columns, result.columns),
-                                middle(peak / result.columns, result.rows));
+                return is_inside(object.mask, middle(peak % result.columns, result.columns),
+                                 middle(peak / result.columns, result.rows));
             };
             for (const auto& map : result.maps) {
                 const auto heat = result.heat(map, places);

@@ -8,41 +8,22 @@
 #include "apps/app.h"
 #include "apps/bench/cases.h"
 #include "apps/bench/edit.h"
+#include "apps/bench/overlap.h"
 #include "apps/bench/row.h"
 #include "apps/session.h"
 
 namespace fovea::apps::bench {
 namespace {
 
-struct ReferMean {
-    int count = 0;
-    double sum = 0;
-
-    void add(double value) {
-        sum += value;
-        ++count;
-    }
-    std::string text() const { return count > 0 ? fmt::format("{:.3f}", sum / count) : ""; }
-    std::string percent() const {
-        return count > 0 ? fmt::format("{:.1f} %", 100 * sum / count) : "";
-    }
-};
-
 struct ReferRow {
     std::string name;
-    ReferMean all, alone, among, halves, peaks;  ///< alone, among: of one object, of several
+    Mean all, alone, among, halves, peaks;  ///< alone, among: of one object, of several
 
-    void add(const Mask& mask, const Image& truth, bool several) {
-        double both = 0, either = 0;
-        for (size_t i = 0; i < mask.hole.size(); ++i) {
-            const bool there = truth.rgb[3 * i] > 0.5f;
-            both += mask.hole[i] && there;
-            either += mask.hole[i] || there;
-        }
-        const double iou = either > 0 ? both / either : 0;
-        all.add(iou);
-        (several ? among : alone).add(iou);
-        halves.add(iou >= 0.5);
+    void add(const Mask& mask, const Mask& truth, bool several) {
+        const double overlap = iou(mask, truth);
+        all.add(overlap);
+        (several ? among : alone).add(overlap);
+        halves.add(overlap >= 0.5);
     }
 };
 
@@ -71,21 +52,10 @@ constexpr std::array<ReferHandOver, 4> kReferHandOvers{
      {"… point and box", ReferPrompt::point_and_box},
      {"… mask", ReferPrompt::mask}}};
 
-/// The name of the next object of another picture that is none of this one's, or nullptr.
-const std::string* another_name(const std::vector<Case>& cases, size_t own) {
-    const auto& here = cases[own].objects;
-    for (size_t i = 1; i < cases.size(); ++i)
-        for (const auto& object : cases[(own + i) % cases.size()].objects)
-            if (std::none_of(here.begin(), here.end(),
-                             [&](const auto& other) { return other.name == object.name; }))
-                return &object.name;
-    return nullptr;
-}
-
 }  // namespace
 
 void bench_refer(vk::Device& device, const EditOptions& o) {
-    const auto cases = read_cases(o.cases, {.limit = o.limit});
+    const auto cases = read_cases(o.cases, {.limit = o.limit, .edits = false});
     vk::Stream stream(device);
     const auto folder = find_model(o.model);
     const DType precision = choose_precision(device.info(), o.precision);
@@ -124,10 +94,8 @@ void bench_refer(vk::Device& device, const EditOptions& o) {
                 request.spread = variant.spread;
                 request.cancel = &interrupted();
                 auto found = Refer::run(stream, model, request);
-                const auto peak =
-                    static_cast<size_t>(found.peak_y) * static_cast<size_t>(one.picture().width) +
-                    static_cast<size_t>(found.peak_x);
-                rows[row].peaks.add(object.mask.rgb[3 * peak] > 0.5f);
+                rows[row].peaks.add(
+                    object.mask.at(static_cast<int>(found.peak_x), static_cast<int>(found.peak_y)));
                 rows[row++].add(found.mask, object.mask, several);
                 if (!whole) whole = std::move(found);
             }

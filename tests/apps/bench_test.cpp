@@ -334,6 +334,39 @@ TEST_F(BenchClips, AreMeasured) {
     EXPECT_EQ(sheet.height, 2 * 128 + 2);
 }
 
+TEST_F(BenchClips, SegmentIsMeasuredOnPicturesAndMasks) {
+    draw("mask.png", 40, 32, {1, 1, 1}, {0, 0, 0});
+    const json pictures = {{{"picture", "0.png"},
+                            {"kind", "known"},
+                            {"objects", {{{"name", "apple"}, {"mask", "mask.png"}}}}},
+                           {{"picture", "1.png"}, {"kind", "style"}, {"objects", json::array()}}};
+    write("cases.json", {{"cases", pictures}});
+    const auto result = run(fmt::format(
+        "bench segment --everything 1 --grid 1 --precision fp32 --cases {} --json {} --markdown {}",
+        path(""), path("s.json"), path("s.md")));
+    ASSERT_EQ(result.code, 0) << result.err;
+    std::map<std::string, json> found;
+    const json measured = read("s.json");
+    for (const json& line : measured.at("each")) found[line.at("prompt")] = line;
+    for (const char* prompt : {"point", "point and a correction", "box"})
+        EXPECT_GT(found.at(prompt).at("iou"), 0.8) << prompt;
+    EXPECT_EQ(found.at("words").at("words"), "apple");
+    EXPECT_EQ(found.at("words of another picture").at("picture"), "1.png");
+    const std::string table = text("s.md");
+    EXPECT_THAT(table, HasSubstr("| | known | style |\n"));
+    EXPECT_THAT(table, HasSubstr("| pictures, objects | 1, 1 | 1, 0 |\n"));
+    EXPECT_THAT(table, HasSubstr("| box, neither | "));
+    EXPECT_THAT(table, HasSubstr("(100.0 %; 100.0 %) |  |\n"));
+    EXPECT_THAT(table, HasSubstr("| everything: average recall | "));
+
+    json wrong = pictures[0];
+    wrong["objects"][0]["mask"] = "small.png";
+    write("cases.json", {{"cases", {wrong}}});
+    const auto refused = run("bench segment --cases " + path(""));
+    EXPECT_EQ(refused.code, 1);
+    EXPECT_THAT(refused.err, HasSubstr("a mask of 64×64 found, expected 128×128 as the picture"));
+}
+
 TEST_F(BenchCli, MethodsAtSizeAreComparedWithDense) {
     const auto result =
         run(fmt::format("bench methods --shapes small --precision fp32 --seconds 0.01 --densities "
