@@ -70,7 +70,7 @@ Tensor encode_words(vk::Stream& stream, const SegmentModel& model, const std::st
 struct SegmentEverything {
     int grid = 16;           ///< points along a side
     float score = 0.6f;      ///< least
-    float stability = 0.8f;  ///< least IoU of the masks above logits of 1 and −1
+    float stability = 0.4f;  ///< least IoU of the masks above logits of 1 and −1
     float same = 0.7f;       ///< IoU from which two masks are of one thing
     std::function<void(int done, int total)> on_step;
     const std::atomic<bool>* cancel = nullptr;  ///< ends with Cancelled
