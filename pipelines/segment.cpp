@@ -75,6 +75,12 @@ int longest(const Box& box) {
     return std::max(box.width(), box.height());
 }
 
+/// Whether a closer look shows what the answer shows so much larger that it is worth it.
+bool worth_a_look(const SegmentAnswer& answer) {
+    const double wanted = ladder(kMargin * longest(*answer.box()));
+    return longest(answer.window) >= kGain * std::max(wanted, double{kLeastWindow});
+}
+
 }  // namespace
 
 SegmentModel SegmentModel::load(vk::Stream& stream, const std::filesystem::path& folder,
@@ -211,9 +217,8 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first,
     SegmentAnswer best = first;
     std::shared_ptr<const SegmentView> view;
     for (int look = 0; drawing.closer && look < kLooks; ++look) {
+        if (!worth_a_look(best)) break;
         const Box box = *best.box();
-        const double wanted = ladder(kMargin * longest(box));
-        if (longest(best.window) < kGain * std::max(wanted, double{kLeastWindow})) break;
         const auto closer = near(box);
         SegmentPrompts prompts;
         for (const auto& point : points)
@@ -243,6 +248,7 @@ Tensor SegmentedPicture::earlier(const SegmentAnswer& answer) {
 
 SegmentAnswer SegmentedPicture::ask_again(const SegmentAnswer& first,
                                           const SegmentPrompt::Point& point) {
+    if (worth_a_look(first)) return first;  // which asks again anyway
     SegmentPrompts prompts{.points = {whole().place(point.x, point.y, SegmentPoint::positive)}};
     add_corners(prompts, whole(), corners_of(*first.box()));
     prompts.earlier = earlier(first);

@@ -106,7 +106,8 @@ class SegmentedPicture {
     std::shared_ptr<const SegmentView> near(const Box& around);
     /// An answer's logits as the decoder takes them, about the whole.
     Tensor earlier(const SegmentAnswer& answer);
-    /// The answer to one point, asked for once more with itself and its box beside the point.
+    /// The answer to one point, asked for once more with itself and its box beside the point where
+    /// no closer look does so.
     SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
     Segment draw(const SegmentView& view, const SegmentAnswer& answer, bool edges) const;
 
