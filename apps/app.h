@@ -55,6 +55,9 @@ class Progress {
 };
 
 /// "3.2 s", "2 min 05 s"
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 std::string duration_text(double seconds);
 std::string size_text(uint64_t bytes);  ///< "12.3 MiB"
 

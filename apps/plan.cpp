@@ -166,9 +166,7 @@ uint32_t query_of(const PlanCase& c, int64_t asked) {
 }
 
 void run(const PlanOptions& o) {
-    require(o.draw.empty() || o.draw.ends_with(".png"), "[plan] --draw {} found, expected a .png",
-            o.draw);
-    require_folder_of("plan", "--draw", o.draw);
+    require_png("plan", "--draw", o.draw);
     parse_path(o.path);  // refused even where nothing is measured
     PlanCase c = o.file.empty() ? case_of_spec(o) : case_of_file(o);
     const uint32_t query = query_of(c, o.query), head = static_cast<uint32_t>(o.head);

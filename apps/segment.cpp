@@ -35,10 +35,6 @@ struct SegmentOptions {
     bool everything = false, interactive = false, json = false, zero_shot = false, refine = false;
 };
 
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 SegmentPrompt prompt_of(const SegmentOptions& options) {
     SegmentPrompt prompt;
     for (const auto& text : options.points) add_points(prompt, "--point", text, true);
@@ -72,9 +68,7 @@ void check_outputs(const SegmentOptions& options, bool clip) {
                                      {"--cutout", options.cutout}}) {
         if (path.empty()) continue;
         if (clip && video_format(path) == VideoFormat::frames) continue;  // the folder is made
-        require_folder_of("segment", name, path);
-        require(clip || path.ends_with(".png"), "[segment] {} {} found, expected a .png file", name,
-                path);
+        (clip ? require_folder_of : require_png)("segment", name, path);
     }
     require_folder_of("segment", "--json-file", options.json_file);
     require(!clip || options.cutout.empty(),

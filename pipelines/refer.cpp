@@ -165,13 +165,8 @@ SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind) {
     if (!shows || kind == ReferPrompt::point || kind == ReferPrompt::point_and_box)
         prompt.points.push_back({.x = found.peak_x, .y = found.peak_y});
     if (shows && kind == ReferPrompt::mask) prompt.earlier = answer_of(part);
-    if (shows && (kind == ReferPrompt::box || kind == ReferPrompt::point_and_box)) {
-        const Box box = part.box();
-        prompt.box = {.left = static_cast<float>(box.left),
-                      .top = static_cast<float>(box.top),
-                      .right = static_cast<float>(box.right),
-                      .bottom = static_cast<float>(box.bottom)};
-    }
+    if (shows && (kind == ReferPrompt::box || kind == ReferPrompt::point_and_box))
+        prompt.box = corners_of(part.box());
     return prompt;
 }
 

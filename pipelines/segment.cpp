@@ -64,13 +64,6 @@ void add_corners(SegmentPrompts& prompts, const SegmentView& view,
     prompts.points.push_back(view.place(box.right, box.bottom, SegmentPoint::corner_last));
 }
 
-SegmentPrompt::Corners corners_of(const Box& box) {
-    return {.left = static_cast<float>(box.left),
-            .top = static_cast<float>(box.top),
-            .right = static_cast<float>(box.right),
-            .bottom = static_cast<float>(box.bottom)};
-}
-
 int longest(const Box& box) {
     return std::max(box.width(), box.height());
 }
@@ -106,6 +99,13 @@ Mask Segment::mask() const {
     mask.hole.reserve(opacity.size());
     for (const float value : opacity) mask.hole.push_back(value >= 0.5f);
     return mask;
+}
+
+SegmentPrompt::Corners corners_of(const Box& box) {
+    return {.left = static_cast<float>(box.left),
+            .top = static_cast<float>(box.top),
+            .right = static_cast<float>(box.right),
+            .bottom = static_cast<float>(box.bottom)};
 }
 
 void validate(const SegmentPrompt& prompt, int width, int height) {

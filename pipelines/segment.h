@@ -54,6 +54,8 @@ struct SegmentPrompt {
     bool empty() const { return points.empty() && !box && words.empty() && !earlier; }
 };
 
+SegmentPrompt::Corners corners_of(const Box& box);
+
 /// Throws Error unless the prompt asks for something that can be: a point on the thing or a box or
 /// words, points and box within a picture of this size.
 void validate(const SegmentPrompt& prompt, int width, int height);

@@ -19,10 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kPause = std::chrono::milliseconds(200);  // while others do the last jobs
 
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 /// For the command of a job: pictures are taken to be drawn together, all else works here.
 class JobHost : public Host {
   public:

@@ -299,7 +299,10 @@ Tensor run_denoiser(vk::Stream& stream, const ModelShape& s, const Denoiser& mod
     for (size_t i = 0; i < model.blocks.size(); ++i) {
         Trace* of = trace ? &trace->blocks[i] : nullptr;
         const Tensor y = dit_block(stream, s, model.blocks[i], x, modulations[i], pattern, of);
-        if (of) of->in = {x, {}}, of->out = {y, {}};
+        if (of) {
+            of->in = {x, {}};
+            of->out = {y, {}};
+        }
         x = y;
     }
     const Tensor m = modulation(stream, condition, ends.layer("final_modulation"), 2);

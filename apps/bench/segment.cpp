@@ -19,10 +19,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 constexpr const char *kSegmentPoint = "point", *kSegmentCorrected = "point and a correction",
                      *kSegmentBox = "box", *kSegmentWords = "words";
 
@@ -212,13 +208,7 @@ void SegmentBench::measure(size_t at) {
         }
         kind.rows[kSegmentCorrected].add(answer(one, picture, kSegmentCorrected, prompt, &truth),
                                          truth);
-        const Box box = truth.box();
-        ask(one, picture, kSegmentBox,
-            {.box =
-                 SegmentPrompt::Corners{static_cast<float>(box.left), static_cast<float>(box.top),
-                                        static_cast<float>(box.right),
-                                        static_cast<float>(box.bottom)}},
-            truth);
+        ask(one, picture, kSegmentBox, {.box = corners_of(truth.box())}, truth);
     }
     words(at, picture);
     if (options_.everything < 0 || static_cast<int>(at) < options_.everything)

@@ -21,10 +21,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) {
-    return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
 /// Objects and motions that the model was trained on, none for all clips alike.
 std::string prompt_of(int i) {
     constexpr const char* kObjects[] = {

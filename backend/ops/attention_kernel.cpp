@@ -8,6 +8,7 @@
 
 #include "backend/error.h"
 #include "backend/log.h"
+#include "backend/ops/dispatch.h"
 #include "shaders.h"
 #include "shaders/attention/attention_params.h"
 
@@ -19,10 +20,6 @@ constexpr AttentionPath kFastestFirst[] = {AttentionPath::nv2, AttentionPath::kh
 
 uint32_t round_up(uint32_t x, uint32_t step) {
     return (x + step - 1) / step * step;
-}
-
-bool on_cpu(const vk::DeviceInfo& device) {
-    return device.type == vk::DeviceType::cpu;
 }
 
 bool is_emulated(AttentionPath path, const vk::DeviceInfo& device) {
@@ -327,7 +324,7 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
                            .lanes = device.limits.subgroup_size,
                            .tile = {1, 16, 1}};
     if (path == AttentionPath::scalar) {  // see tile_scalar.glsl
-        if (on_cpu(device))
+        if (is_cpu(device))
             choice.tile.row_tiles = 2;
         else
             choice.lanes = 64;
@@ -362,7 +359,7 @@ AttentionKernel attention_kernel(const AttentionChoice& c, const vk::DeviceInfo&
     };
     kernel.full_subgroups = c.path != AttentionPath::scalar;
     if (c.path == AttentionPath::scalar) {
-        const bool cpu = on_cpu(device);
+        const bool cpu = is_cpu(device);
         const bool hand_round = cpu && c.lanes >= 2 && c.lanes <= 2 * t.keys;
         kernel.shader =
             p.dtype == DType::f16 ? &shader::attention_scalar_f16 : &shader::attention_scalar_f32;

@@ -38,8 +38,11 @@ inline uint32_t quads(std::string_view op, int64_t n) {
     return u32(n / 4);
 }
 
+inline bool is_cpu(const vk::DeviceInfo& device) {
+    return device.type == vk::DeviceType::cpu;
+}
 inline bool is_cpu(const vk::Stream& stream) {
-    return stream.device().info().type == vk::DeviceType::cpu;
+    return is_cpu(stream.device().info());
 }
 
 /// Invocations a workgroup of ops that handle each element alone.
