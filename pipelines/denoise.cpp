@@ -242,6 +242,12 @@ Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_pr
     Tensor z = part.z ? part.z : start();
     const int zero = guidance_.zero_steps();
     combination_ = Combination(guidance_);  // without the memory of another run
+    // A GPU is one step behind what is recorded, a CPU has no time to spare for that.
+    const bool behind = stream_.device().info().type != vk::DeviceType::cpu;
+    auto tell = [&, told = part.first](int done) mutable {
+        if (request_.on_step && done > told) request_.on_step(done, steps);
+        told = done;
+    };
     for (int i = part.first; i < end; ++i) {
         check_cancel();
         // A velocity of 0 leaves z where it is, without the model.
@@ -249,14 +255,19 @@ Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_pr
             z = sampler.step(stream_, z, i, [&](const Tensor& at, float t) {
                 return velocity(at, {.step = i, .steps = steps, .t = t});
             });
-        stream_.wait();
-        if (request_.on_step) request_.on_step(i + 1, steps);
+        if (behind)
+            stream_.wait_for_earlier();
+        else
+            stream_.wait();
+        tell(behind ? i : i + 1);
         const bool due = request_.preview_every > 0 && (i + 1) % request_.preview_every == 0;
         if (on_preview && due && i >= zero && i + 1 < steps) {
             put_first_frame(sampler.denoised());
             on_preview(i + 1, sampler.denoised());
         }
     }
+    stream_.wait();
+    tell(end);
     check_cancel();
     put_first_frame(z);
     if (part.estimate) *part.estimate = sampler.denoised();
@@ -264,8 +275,19 @@ Tensor Denoiser::run(const std::function<void(int step, const Tensor& z)>& on_pr
 }
 
 std::vector<Image> Denoiser::decode(const Tensor& latents) const {
-    const Tensor pictures =
-        model_.autoencoder.decode(stream_, convert(stream_, latents, model_.dtype));
+    return checked(latents,
+                   model_.autoencoder.decode(stream_, convert(stream_, latents, model_.dtype)));
+}
+
+std::vector<Image> Denoiser::decode_singly(const Tensor& latents) const {
+    std::vector<Tensor> pictures;
+    for (int64_t i = 0; i < latents.dim(0); ++i)
+        pictures.push_back(model_.autoencoder.decode(
+            stream_, convert(stream_, latents.slice(i, 1), model_.dtype)));
+    return checked(latents, stacked(stream_, pictures));
+}
+
+std::vector<Image> Denoiser::checked(const Tensor& latents, const Tensor& pictures) const {
     // Latents are checked as well: a NaN can vanish in the decoder, whose ReLU may turn it into 0.
     const Statistics latent = statistics(stream_, latents), picture = statistics(stream_, pictures);
     const int64_t nan = latent.nan + picture.nan, infinite = latent.inf + picture.inf;
@@ -276,11 +298,13 @@ std::vector<Image> Denoiser::decode(const Tensor& latents) const {
     return to_images(stream_, pictures);
 }
 
-std::vector<Image> Denoiser::decode_singly(const Tensor& latents) const {
-    std::vector<Image> images;
-    for (int64_t i = 0; i < latents.dim(0); ++i)
-        images.push_back(std::move(decode(latents.slice(i, 1))[0]));
-    return images;
+Tensor stacked(vk::Stream& stream, const std::vector<Tensor>& samples) {
+    Shape shape = samples[0].shape();
+    shape[0] = std::ssize(samples);
+    const Tensor all = empty(stream.device(), shape, samples[0].dtype());
+    for (int64_t i = 0; i < shape[0]; ++i)
+        stream.copy(read(samples[static_cast<size_t>(i)]), write(all.slice(i, 1)));
+    return all;
 }
 
 int64_t rows_of_sample(const Model& model, const DenoiseRequest& request, int width, int height) {

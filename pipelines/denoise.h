@@ -118,6 +118,7 @@ class Denoiser {
     Tensor model_input(const Tensor& z, int64_t copies) const;
     void put_first_frame(const Tensor& z) const;
     void check_cancel() const;
+    std::vector<Image> checked(const Tensor& latents, const Tensor& pictures) const;
 
     vk::Stream& stream_;
     const Model& model_;
@@ -138,6 +139,9 @@ class Denoiser {
 
 /// What the request steers by: its guidance, or cfg.
 Guidance guidance_of(const DenoiseRequest& request);
+
+/// (1, …) each, one after the other.
+Tensor stacked(vk::Stream& stream, const std::vector<Tensor>& samples);
 
 /// Rows of activations that a sample of width × height pixels has with all its branches of
 /// guidance.

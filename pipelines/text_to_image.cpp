@@ -33,15 +33,6 @@ Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request
             latent, request.seeds, [hooks](const Evaluation&) { return hooks; }};
 }
 
-Tensor stacked(vk::Stream& stream, const std::vector<Tensor>& samples) {
-    Shape shape = samples[0].shape();
-    shape[0] = std::ssize(samples);
-    const Tensor all = empty(stream.device(), shape, samples[0].dtype());
-    for (int64_t i = 0; i < shape[0]; ++i)
-        stream.copy(read(samples[static_cast<size_t>(i)]), write(all.slice(i, 1)));
-    return all;
-}
-
 int work_of(const Request& request) {
     if (request.boxes.empty()) return request.steps;
     return static_cast<int>(request.seeds.size()) * Layout::draft_steps(request.steps) +

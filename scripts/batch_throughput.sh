@@ -6,7 +6,7 @@
 #   scripts/batch_throughput.sh 1024 256x256 24 0,1 64                 two GPUs
 #   scripts/batch_throughput.sh 512 256x256 24 0,0 64                  two workers on one GPU
 # A first run fills the caches and is not counted. Where nvidia-smi is, its utilisation is sampled
-# each 100 ms of a run and the mean of the samples is printed.
+# each 100 ms of a run, and the mean of the GPUs that did anything is printed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fovea=$PWD/build/fovea
@@ -27,7 +27,7 @@ batch() {
     local name=$1 begin end sampler= busy=
     shift
     if command -v nvidia-smi > /dev/null; then
-        nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits -lms 100 \
+        nvidia-smi --query-gpu=index,utilization.gpu --format=csv,noheader,nounits -lms 100 \
             > "$work/busy" 2> /dev/null &
         sampler=$!
     fi
@@ -39,7 +39,9 @@ batch() {
     if [[ -n $sampler ]]; then
         kill "$sampler"
         wait "$sampler" 2> /dev/null || true
-        busy=$(awk '{ s += $1 } END { if (NR) printf ", GPU %.0f %% busy (all GPUs, start-up included)", s / NR }' "$work/busy")
+        busy=$(awk -F, '{ s[$1] += $2; n[$1]++ }
+            END { for (i in s) if (s[i] > n[i]) { total += s[i] / n[i]; ++gpus }
+                  if (gpus) printf ", %d GPU(s) %.0f %% busy, start-up included", gpus, total / gpus }' "$work/busy")
     fi
     awk -v n="$jobs" -v b="$begin" -v e="$end" -v name="$name" -v busy="$busy" \
         -v work="$(sed -n 's/^fovea_batch_busy_ratio //p' "$work/metrics.prom")" \

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/error.h"
+#include "backend/ops/elementwise.h"
 
 namespace fovea {
 
@@ -22,7 +23,7 @@ Tensor to_device(vk::Stream& stream, const std::vector<Image>& pictures, DType d
 std::vector<Image> to_images(vk::Stream& stream, const Tensor& pictures) {
     require(pictures.rank() == 4 && pictures.dim(3) == 3,
             "[picture] (batch, height, width, 3) expected, found {}", to_string(pictures.shape()));
-    const auto pixels = to_host(stream, pictures);
+    const auto pixels = to_host(stream, convert(stream, pictures, DType::f32));
     const auto count = static_cast<size_t>(pictures.dim(0)), each = pixels.size() / count;
     std::vector<Image> images;
     for (size_t i = 0; i < count; ++i) {

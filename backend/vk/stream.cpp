@@ -298,15 +298,17 @@ struct Stream::Impl {
                               static_cast<double>(ticks[2 * i + 1] - ticks[2 * i]) * us});
     }
 
-    void wait() {
+    // For all but `ahead` of the newest batches.
+    void wait(uint64_t ahead) {
         seal();
         const std::string failure = submit_sealed(true);
+        const uint64_t value = last_value - std::min(last_value, ahead);
         const VkSemaphoreWaitInfo info{.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO,
                                        .semaphoreCount = 1,
                                        .pSemaphores = &timeline,
-                                       .pValues = &last_value};
+                                       .pValues = &value};
         check(d.fn.vkWaitSemaphores(d.device, &info, UINT64_MAX), "vkWaitSemaphores");
-        retire(last_value);
+        retire(value);
         require(failure.empty(), "{}", failure);
     }
 
@@ -471,7 +473,13 @@ void Stream::submit() {
 
 void Stream::wait() {
     const uint64_t before = validation_messages();
-    impl_->wait();
+    impl_->wait(0);
+    require(validation_messages() == before, "[vulkan] validation messages, see above");
+}
+
+void Stream::wait_for_earlier() {
+    const uint64_t before = validation_messages();
+    impl_->wait(impl_->current ? 1 : 0);
     require(validation_messages() == before, "[vulkan] validation messages, see above");
 }
 

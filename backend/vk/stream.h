@@ -68,6 +68,9 @@ class Stream {
     /// or wait() if they are not yet.
     void submit();
     void wait();  ///< submits and waits; throws Error on a lost device or a validation message
+    /// As wait(), but for what was submitted before this alone: the next work is recorded while the
+    /// device does this one's.
+    void wait_for_earlier();
 
     /// Timing of every dispatch from now on; needs timestamps, else throws Error.
     void profile(bool on);

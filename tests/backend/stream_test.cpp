@@ -1,5 +1,6 @@
 #include "backend/vk/stream.h"
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -60,6 +61,24 @@ TEST(Stream, StreamsOfADeviceRunInTheOrderRecorded) {
     first.copy(read(next), write(a));  // after second has read it
     EXPECT_EQ(to_host(second, b), others);
     EXPECT_EQ(to_host(first, a), values);
+}
+
+// The copies take long beside what is recorded next, so that a wait for nothing would show.
+TEST(Stream, WaitForEarlierWaitsForAllButTheNewest) {
+    vk::Stream stream(device());
+    const int64_t count = 1 << 22;
+    const auto values = testing::random_values(count, 7);
+    const Tensor a = upload(stream, values, {count}, DType::f32);
+    const Tensor b = empty(device(), {count}, DType::f32);
+    const auto host = device().allocate(count * 4, vk::Memory::readback, "a test");
+    for (int i = 0; i < 8; ++i) stream.copy(read(i % 2 ? b : a), write(i % 2 ? a : b));
+    stream.copy(read(b), {host, 0, count * 4, vk::Access::Mode::write});
+    stream.wait_for_earlier();
+    stream.fill(write(b), 0);
+    stream.wait_for_earlier();
+    EXPECT_EQ(std::memcmp(host->mapped(), values.data(), count * 4), 0);
+    stream.wait_for_earlier();  // nothing is new: as wait()
+    EXPECT_EQ(to_host(stream, b.slice(0, 4)), std::vector<float>(4));
 }
 
 TEST(Stream, FillWritesOnlyItsRange) {
