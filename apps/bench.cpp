@@ -74,12 +74,12 @@ void measure(const BenchOptions& o) {
     const auto is = [&](const char* name) { return o.what[0] == name; };
     const bool methods = is("methods"), video = is("video"), guidance = is("guidance"),
                edit = is("edit"), lens = is("lens"), refer = is("refer"), inpaint = is("inpaint"),
-               boxes = is("boxes"), segment = is("segment");
-    require(
-        !(methods || video || guidance || edit || lens || refer || inpaint || boxes || segment) ||
-            o.what.size() == 1,
-        "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
-    if (edit || lens || refer) {
+               boxes = is("boxes"), segment = is("segment"), weight = is("weight");
+    require(!(methods || video || guidance || edit || lens || refer || inpaint || boxes ||
+              segment || weight) ||
+                o.what.size() == 1,
+            "[bench] {} found beside {}, expected alone", o.what[0], o.what.back());
+    if (edit || lens || refer || weight) {
         bench::EditOptions own = o.edit;
         own.model = o.video.model;
         own.precision = o.precision;
@@ -90,6 +90,7 @@ void measure(const BenchOptions& o) {
         own.values.cfg = o.video.cfg;
         vk::Device device(o.device);
         if (refer) return bench::bench_refer(device, own);
+        if (weight) return bench::bench_weight(device, own);
         return edit ? bench::bench_edit(device, own) : bench::bench_lens(device, own);
     }
     if (segment) {
@@ -229,7 +230,7 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
     command.add_option("--frames", o.frames, "Of video")
         ->check(CLI::Range(2, 64))
         ->capture_default_str();
-    command.add_option("--steps", o.steps, "Of video, guidance, edit, inpaint and boxes")
+    command.add_option("--steps", o.steps, "Of video, guidance, edit, weight, inpaint and boxes")
         ->check(CLI::Range(2, 200))
         ->capture_default_str();
     command
@@ -241,9 +242,10 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->capture_default_str();
     command.add_option("--seed", o.seed,
                        "Of video, guidance, inpaint and boxes: the first clip's or picture's");
-    command.add_option("--model", o.model,
-                       "Of video, guidance, edit, lens, refer, segment, inpaint and boxes: model "
-                       "folder");
+    command.add_option(
+        "--model", o.model,
+        "Of video, guidance, edit, weight, lens, refer, segment, inpaint and boxes: model "
+        "folder");
     command.add_option(
         "--picture", o.picture,
         "Write as PNG; of video: strips of the first clip, dense and by each row; "
@@ -255,6 +257,12 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
 void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
     command.add_option("--count", o.count, "Of guidance: prompts, a picture each")
         ->check(CLI::Range(1, 100000))
+        ->capture_default_str();
+    command
+        .add_option("--batch", o.batch,
+                    "Of guidance: pictures computed together; steps of few wait for launches more "
+                    "than for work")
+        ->check(CLI::Range(1, 256))
         ->capture_default_str();
     command
         .add_option("--prompts", o.prompts,
@@ -271,16 +279,18 @@ void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
 }
 
 void add_edit_options(CLI::App& command, bench::EditOptions& o) {
-    command.add_option("--cases", o.cases,
-                       "Of edit, lens, refer, inpaint and (for its ceiling) boxes: the folder that "
-                       "training/edit_cases.py wrote; of segment also that of "
-                       "training/evaluate_segment.py --cases");
+    command.add_option(
+        "--cases", o.cases,
+        "Of edit, weight, lens, refer, inpaint and (for its ceiling) boxes: the folder that "
+        "training/edit_cases.py wrote; of segment also that of "
+        "training/evaluate_segment.py --cases");
     command
-        .add_option("--limit", o.limit,
-                    "Of edit, lens, refer, segment and inpaint: only the first cases; 0: all")
+        .add_option(
+            "--limit", o.limit,
+            "Of edit, weight, lens, refer, segment and inpaint: only the first cases; 0: all")
         ->check(CLI::Range(0, 100000));
     const auto part = [&](const char* name, float& value) {
-        command.add_option(name, value, "Of edit, as of fovea edit")
+        command.add_option(name, value, "Of edit and weight, as of fovea edit")
             ->check(CLI::Range(0.0f, 1.0f))
             ->capture_default_str();
     };
@@ -313,10 +323,10 @@ void add_bench(CLI::App& app) {
         ->add_option(
             "what", o->what,
             "attention, gemm, conv, model, startup or all of these, several may be; or "
-            "methods, video, guidance, edit, lens, refer, segment, inpaint or boxes, alone")
+            "methods, video, guidance, edit, weight, lens, refer, segment, inpaint or boxes, alone")
         ->check(CLI::IsMember({"attention", "gemm", "conv", "model", "startup", "all", "methods",
-                               "video", "guidance", "edit", "lens", "refer", "segment", "inpaint",
-                               "boxes"}));
+                               "video", "guidance", "edit", "weight", "lens", "refer", "segment",
+                               "inpaint", "boxes"}));
     command
         ->add_option(
             "--shapes", o->shapes,
@@ -392,6 +402,8 @@ void add_bench(CLI::App& app) {
         "of all; PSNR is the frames' mean; warping error: how much what may change changes from\n"
         "frame to frame, of 255, followed along the source's motion. In the source that is small\n"
         "whatever moves, so the rest is flicker, or a motion of the result's own\n"
+        "lens also times passes of the model that are read, and that are not\n"
+        "weight: what fovea edit --weight does to the cases' objects and styles\n"
         "refer: how well the picture model alone finds the same objects by their names, and the\n"
         "segmentation model by what that found\n"
         "segment: masks by points, boxes, words and of everything against exact ones, with and\n"

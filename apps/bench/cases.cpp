@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -111,6 +112,17 @@ std::vector<Case> read_cases(const std::string& path, const CaseChoice& choice) 
     require(!cases.empty(), "[bench] {} lists no case{}", list.string(),
             choice.kind.empty() ? "" : " of kind " + choice.kind);
     return cases;
+}
+
+double psnr_outside(const Image& a, const Image& b, const Image& region) {
+    double sum = 0, count = 0;
+    for (size_t i = 0; i < a.rgb.size(); ++i) {
+        if (region.rgb[i] > 0.5f) continue;
+        const double off = double{std::clamp(a.rgb[i], 0.0f, 1.0f)} - b.rgb[i];
+        sum += off * off;
+        ++count;
+    }
+    return count == 0 ? 0 : -10 * std::log10(std::max(sum / count, 1e-10));
 }
 
 const std::string* another_name(const std::vector<Case>& cases, size_t own) {

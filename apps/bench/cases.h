@@ -41,6 +41,9 @@ struct CaseChoice {
 /// where there is none of these or a case is wrong.
 std::vector<Case> read_cases(const std::string& folder, const CaseChoice& choice);
 
+/// PSNR of the pixels that the region leaves out; 0 where it leaves out none.
+double psnr_outside(const Image& a, const Image& b, const Image& region);
+
 /// The name of the next object of another picture that is none of this one's, or nullptr.
 const std::string* another_name(const std::vector<Case>& cases, size_t own);
 

@@ -18,8 +18,14 @@ struct EditOptions {
 };
 
 /// Pointing game over the cases' objects: whether the peak of a name's map, of the picture mixed
-/// with noise, lies in the object's mask. By layer and by their mean.
+/// with noise, lies in the object's mask. By layer and by their mean. And what reading costs:
+/// passes without hooks, with empty ones, and read.
 void bench_lens(vk::Device& device, const EditOptions& options);
+
+/// What Edit's weights do: the object that a case would exchange, or its style, weighed in the
+/// case's own prompt; the evaluator's confidence, the object's area, the word's share of attention
+/// in what comes of it, and what changes within and outside of the region. A row a weight.
+void bench_weight(vk::Device& device, const EditOptions& options);
 
 /// The cases' objects found by their names, pipelines/refer.h: mean intersection over union with
 /// the object's mask, with and without what the method consists of, handed over to the segmentation

@@ -23,7 +23,7 @@ struct Setting {
     bool prompted;
     std::string guidance;
     int steps;
-    bool matched = false;  ///< fewer steps, at cfg's cost
+    const char* matched = "";  ///< fewer steps, at the cost of this guidance
 };
 
 struct Result {
@@ -64,6 +64,7 @@ class Study {
         request.entropy_scale = options_.entropy_scale;
         request.cancel = &interrupted();
         request.allow_blank = true;  // one that shows nothing
+        request.most_together = options_.batch;
         request.seeds.clear();
         for (int i = begin; i < begin + count; ++i) {
             request.seeds.push_back(options_.seed + static_cast<uint64_t>(i));
@@ -72,12 +73,12 @@ class Study {
         return request;
     }
 
-    /// Of a step of one picture in a full batch: on GPUs the best of three, what else runs only
+    /// Of a step of one picture in a full batch: on GPUs the best of ten, what else runs only
     /// adds.
     double step_seconds(const Setting& setting) {
-        const int count = std::min<int>(TextToImage::kMaxBatch, pictures());
+        const int count = std::min(options_.batch, pictures());
         double best = std::numeric_limits<double>::infinity();
-        const int repeats = stream_.device().info().type == vk::DeviceType::cpu ? 1 : 3;
+        const int repeats = stream_.device().info().type == vk::DeviceType::cpu ? 1 : 10;
         for (int i = 0; i < repeats; ++i) {
             const auto probe = TextToImage::probe(stream_, model_, request(setting, 0, count));
             best = std::min(best, probe.step_seconds / count);
@@ -95,11 +96,11 @@ class Study {
 
     Result run(const Setting& setting, std::vector<Image>& sheet, int columns) {
         Result result;
-        constexpr int kAtOnce = TextToImage::kMaxBatch;
+        const int at_once = options_.batch;
         result.step_seconds = step_seconds(setting);
         result.passes = passes(setting.guidance, setting.steps);
-        for (int begin = 0; begin < pictures(); begin += kAtOnce) {
-            const auto part = request(setting, begin, std::min(kAtOnce, pictures() - begin));
+        for (int begin = 0; begin < pictures(); begin += at_once) {
+            const auto part = request(setting, begin, std::min(at_once, pictures() - begin));
             auto images = TextToImage::run(stream_, model_, part);
             for (Image& image : images) image = as_saved(image);
             const auto seen = scorer_.look(stream_, images);
@@ -138,27 +139,30 @@ class Study {
 
 std::vector<std::string> usual_guidances() {
     std::vector<std::string> list{"cfg:1", "cfg:3", "apg:3", "cfgzero:3"};
-    for (const char* one : {"pag:2", "softpag:2", "seg:2", "skip:1"}) list.emplace_back(one);
+    for (const char* one : {"pag:2", "softpag:2", "seg:2", "skip:1", "pag:1,seg:1"})
+        list.emplace_back(one);
     for (const char* one : {"pag:1", "softpag:1", "seg:1", "skip:0.5", "pag:1@steps=0-0.6",
-                            "pag:1@blocks=5-6", "pag:1@every=2"})
+                            "pag:1@blocks=5-6", "pag:1@every=2", "pag:0.5,seg:0.5"})
         list.push_back(fmt::format("cfg:3,{}", one));
+    list.emplace_back("apg:3,pag:1@steps=0-0.6");
     return list;
 }
 
 std::vector<Setting> settings_of(Study& study, const GuidanceOptions& o) {
     const auto& guidances = o.guidances.empty() ? usual_guidances() : o.guidances;
     std::vector<Setting> settings;
-    for (const std::string& text : guidances) {
-        settings.push_back({true, text, o.steps});
-        const double passes = study.passes(text, o.steps);
-        // At the cost of cfg: as many passes in all.
-        const int steps = static_cast<int>(std::lround(o.steps * 2 / passes));
-        if (passes > 2 && steps < o.steps && steps >= 1)
-            settings.push_back({true, text, steps, true});
-    }
+    // And once more in as many passes in all as this guidance makes in its steps.
+    const auto add = [&](bool prompted, const std::string& text, const char* than, double passes) {
+        settings.push_back({prompted, text, o.steps});
+        const double own = study.passes(text, o.steps);
+        const int steps = static_cast<int>(std::lround(o.steps * passes / own));
+        if (own > passes && steps < o.steps && steps >= 1)
+            settings.push_back({prompted, text, steps, than});
+    };
+    for (const std::string& text : guidances) add(true, text, "cfg", 2);
     for (const std::string& text : guidances)
         if (const auto g = parse_guidance(text); !g.of_text() || g.of_text()->scale == 1)
-            settings.push_back({false, text, o.steps});
+            add(false, text, "none", 1);
     return settings;
 }
 
@@ -166,7 +170,7 @@ Json to_json(const Setting& setting, const Result& r, int pictures) {
     return {{"guidance", setting.guidance},
             {"prompted", setting.prompted},
             {"steps", setting.steps},
-            {"at_cost_of_cfg", setting.matched},
+            {"at_cost_of", setting.matched},
             {"pictures", pictures},
             {"recognised", r.recognised},
             {"objects", r.objects},
@@ -187,12 +191,13 @@ void bench_guidance(vk::Device& device, const GuidanceOptions& o) {
         "{}, {}, model {}. {} prompts, {}×{}{}, the same seeds in each row. Recognised: all that "
         "the "
         "prompt asks for; without a prompt: an object with a confidence of {} or more. ± is one "
-        "standard error. Time of a step is of one picture of a batch.\n\n"
+        "standard error. Time of a step is of one picture of a batch of {}.\n\n"
         "| prompt | guidance | steps | recognised, % | objects, % | background, % | confidence | "
         "passes a step | ms a step | against none | against cfg |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|\n",
         device.info().name, study.model().dtype == DType::f16 ? "fp16" : "fp32", study.model().hash,
-        n, o.size, o.size, o.entropy_scale ? " with the entropy scale" : "", kSure);
+        n, o.size, o.size, o.entropy_scale ? " with the entropy scale" : "", kSure,
+        std::min(o.batch, n));
     fmt::print("{}", text);
     std::vector<Image> sheet;
     Json rows = Json::array();
@@ -208,7 +213,7 @@ void bench_guidance(vk::Device& device, const GuidanceOptions& o) {
             "| {} | {} | {}{} | {:.1f} ± {:.1f} | {} | {} | {:.3f} | {:.2f} | {:.2f} | {:.2f} | "
             "{:.2f} |\n",
             setting.prompted ? "with" : "without", setting.guidance, setting.steps,
-            setting.matched ? " (cost of cfg)" : "", 100 * share,
+            *setting.matched ? fmt::format(" (cost of {})", setting.matched) : "", 100 * share,
             100 * std::sqrt(share * (1 - share) / n), percent(r.objects), percent(r.backgrounds),
             r.confidence, r.passes, 1000 * r.step_seconds, r.step_seconds / none,
             r.step_seconds / cfg);

@@ -232,9 +232,11 @@ TEST_F(BenchCli, GuidanceIsMeasuredWithAndWithoutPrompts) {
     ASSERT_EQ(measured.code, 0) << measured.err;
     const json document = json::parse(text("g.json"));
     const json& rows = document.at("rows");
-    ASSERT_EQ(rows.size(), 2u);
+    ASSERT_EQ(rows.size(), 3u);
     EXPECT_EQ(rows[0].at("passes"), 1.5);
     EXPECT_EQ(rows[1].at("prompted"), false);
+    EXPECT_EQ(rows[2].at("at_cost_of"), "none");
+    EXPECT_EQ(rows[2].at("steps"), 1);
     for (const auto& row : rows) {
         EXPECT_GT(row.at("confidence"), 0);
         EXPECT_GT(row.at("step_ms"), 0);
@@ -310,6 +312,7 @@ TEST_F(BenchClips, WrongCasesAreNamed) {
         expect_error(arguments, message);
     }
     expect_error("bench lens" + cases(one()), "case 0 is a clip, expected pictures");
+    expect_error("bench weight" + cases(one()), "case 0 is a clip, expected pictures");
     expect_error("bench edit --methods guess" + cases(one()),
                  "--methods guess found, expected of clips: round trip, edit, edit first+previous");
 }
