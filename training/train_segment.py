@@ -30,11 +30,13 @@ NAMES = ("loss", "point", "box", "text", "last", "clips", "match", "words")
 
 
 def split_parameters(model):
-    """Hidden matrices of attention layers, for Muon; all else, for AdamW."""
-    hidden = [p for name in ("blocks", "memory", "decoder", "last") for p in getattr(model, name).parameters()
-              if p.dim() == 2]
-    chosen = {id(p) for p in hidden}
-    return hidden, [p for p in model.parameters() if id(p) not in chosen]
+    """Hidden matrices of attention layers, for Muon, those that only clips use apart; all else, for AdamW."""
+    def hidden(*names):
+        return [p for name in names for p in getattr(model, name).parameters() if p.dim() == 2]
+
+    pictures, clips = hidden("blocks", "decoder", "last"), hidden("memory")
+    chosen = {id(p) for p in pictures + clips}
+    return pictures, clips, [p for p in model.parameters() if id(p) not in chosen]
 
 
 class Trainer:
@@ -106,27 +108,30 @@ class Trainer:
             memory.append(self.model.remember(own, kept, self.shape, RECENT if frame else FIRST))
         return loss, torch.stack(ious).mean()
 
-    def step(self, corrections, speed):
-        """(loss, figures in the order of NAMES) of a batch of pictures and a batch of clips."""
+    def step(self, corrections, speed, with_clips=True):
+        """(loss, figures in the order of NAMES) of a batch of pictures and, where asked for, a batch of clips."""
         options, model, maker = self.options, self.model, self.maker
         picture, visible, valid, objects = maker.batch(options.batch)
-        clip, clip_visible, clip_valid, clip_objects = maker.batch(options.clips, FRAMES, speed)
-        visible, clip_visible = halve(visible[:, 0]), halve(clip_visible)
-        frames = torch.cat((picture[:, 0], clip.flatten(0, 1))).contiguous(memory_format=torch.channels_last)
-        b = options.batch
+        visible, frames, b = halve(visible[:, 0]), picture[:, 0], options.batch
+        if with_clips:
+            clip, clip_visible, clip_valid, clip_objects = maker.batch(options.clips, FRAMES, speed)
+            clip_visible, frames = halve(clip_visible), torch.cat((frames, clip.flatten(0, 1)))
+        frames = frames.contiguous(memory_format=torch.channels_last)
         with autocast(self.device):
             features, *skips = model.encode(frames)
             loss, figures = self.pictures(features[:b], [skip[:b] for skip in skips], visible, valid[:, 0], objects,
                                           corrections)
             match, right = match_loss(model, features[:b], self.shape, visible, objects, self.phrases)
+            total, clip_iou = loss + 0.5 * match, torch.full_like(right, float("nan"))
 
             def in_clips(x):
                 return x[b:].unflatten(0, (options.clips, FRAMES))
 
-            with model.plain_decoder():
-                clip_loss, clip_iou = self.clips(in_clips(features), [in_clips(skip) for skip in skips], clip_visible,
-                                                 clip_valid, clip_objects)
-            total = loss + 0.5 * match + 0.5 * clip_loss
+            if with_clips:
+                with model.plain_decoder():
+                    clip_loss, clip_iou = self.clips(in_clips(features), [in_clips(skip) for skip in skips],
+                                                     clip_visible, clip_valid, clip_objects)
+                total = total + 0.5 * clip_loss
         return total, torch.stack([x.detach().float() for x in (total, *figures, clip_iou, match, right)])
 
 
@@ -134,9 +139,10 @@ def main():
     team = Team()
     parser = arguments(__doc__, 10)
     parser.add_argument("--models", default="assets/default", help="folder with the text encoder")
-    parser.add_argument("--batch", type=int, default=160, help="pictures of a step, of each process")
+    parser.add_argument("--batch", type=int, default=256, help="pictures of a step, of each process")
     parser.add_argument("--prompts", type=int, default=3, help="for each picture")
-    parser.add_argument("--clips", type=int, default=20, help="clips of 3 frames of a step")
+    parser.add_argument("--clips", type=int, default=16, help="clips of 3 frames of a step")
+    parser.add_argument("--clips-every", type=int, default=3, help="steps: their many small kernels keep a GPU waiting")
     parser.add_argument("--clip-prompts", type=int, default=2)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--matrix-lr", type=float, default=0.01)
@@ -161,15 +167,16 @@ def main():
     if options.start:
         model.load_state_dict(read(options.start, "segment", "segment.")[0])
     model.grid(*(config["size"] // 8,) * 2, next(model.parameters()).device)
-    matrices, others = split_parameters(model)
-    learnt = [*matrices, *others]
-    muon, optimizer = Muon(matrices, options.matrix_lr), adamw(others, options.lr)
+    *matrices, others = split_parameters(model)
+    learnt = [*sum(matrices, []), *others]
+    muons, optimizer = [Muon(part, options.matrix_lr) for part in matrices], adamw(others, options.lr)
     average = Average([model], options.average)
     path, step = os.path.join(options.state, "segment.pt"), 0
     if os.path.exists(path):
         state = load_checkpoint(path, device)
         model.load_state_dict(state["model"])
-        muon.load(state["muon"])
+        for muon, kept in zip(muons, state["muons"]):
+            muon.load(kept)
         optimizer.load_state_dict(state["optimizer"])
         average.load(state["average"])
         step = state["step"]
@@ -183,7 +190,7 @@ def main():
     maker = SceneMaker(Sprites(options.data, device, options.objects), rows, options.backgrounds)
     phrases = Phrases(options.data, options.models, {row // len(concepts["styles"]) for row in rows}, device)
     trainer = Trainer(model, maker, phrases, options, device)
-    log(f"{parameter_count(model):,} parameters, {len(matrices)} matrices under Muon; {len(rows)} sprites, "
+    log(f"{parameter_count(model):,} parameters, {sum(map(len, matrices))} matrices under Muon; {len(rows)} sprites, "
         f"{len(phrases.objects)} objects; data ready after {time.time() - begin:.0f} s")
 
     def clear():
@@ -194,8 +201,8 @@ def main():
         started = time.time()
         try:
             trainer.compile_parts()
-            for corrections in (0, 1):
-                trainer.step(corrections, 0.05)[0].backward()
+            for corrections, with_clips in ((0, False), (1, True)):
+                trainer.step(corrections, 0.05, with_clips)[0].backward()
             torch.cuda.synchronize()
             log(f"compiled in {time.time() - started:.0f} s")
         except Exception as error:  # any failure of the compiler
@@ -227,13 +234,13 @@ def main():
             write(options.export, "segment.safetensors", options.commit, model.config, file_tensors(model, "segment."))
         average.swap()
         save_checkpoint(path, {"model": model.state_dict(), "averaged": averaged, "average": average.state(),
-                               "muon": muon.state(), "optimizer": optimizer.state_dict(), "config": model.config,
+                               "muons": [muon.state() for muon in muons], "optimizer": optimizer.state_dict(), "config": model.config,
                                "step": step})
         log(f"step {step}: saved")
 
     clock = Clock(options.minutes, reserve=5 if cuda else 0, warm_up=options.warm_up, begin=begin, agree=team.agree)
     order = random.Random(options.seed + step)
-    images = (options.batch + options.clips * FRAMES) * team.size
+    images = (options.batch + options.clips * FRAMES // options.clips_every) * team.size
     shown, saved, first, heard = time.time(), time.time(), step, []
     while not clock.done():
         factor = clock.factor(floor=0.01, flat=options.flat)
@@ -244,12 +251,14 @@ def main():
             torch.manual_seed(step % options.repeat)
         elif step % 10 == 0:
             maker.backgrounds.renew(40 if cuda else 5)
-        loss, figures = trainer.step(corrections, speed)
+        with_clips = step % options.clips_every == 0
+        loss, figures = trainer.step(corrections, speed, with_clips)
         clear()
         loss.backward()
         team.average_gradients(learnt)
         torch.nn.utils.clip_grad_norm_(others, 1.0)
-        muon.step(factor)
+        for muon in muons[:1 + with_clips]:
+            muon.step(factor)
         optimizer.step()
         average.update()
         step += 1
@@ -257,7 +266,7 @@ def main():
             continue
         heard.append(figures)
         if time.time() - shown > 5:
-            means = torch.stack(heard).mean(0).tolist()
+            means = torch.stack(heard).nanmean(0).tolist()
             rate = images * (step - first) / (time.time() - shown)
             log(f"step {step} {clock.progress():4.0%} {rate:.0f} pictures/s,",
                 ", ".join(f"{name} {value:.3f}" for name, value in zip(NAMES, means)))
