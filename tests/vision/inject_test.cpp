@@ -100,6 +100,48 @@ TEST_F(InjectTest, SelfMapsAreBlendedByTheMask) {
     }
 }
 
+// Tokens of two subjects look at the reference, but not at the other one; all others at home.
+TEST_F(InjectTest, SubjectsLookAtTheirReference) {
+    const Values q = random(kTokens), k = random(kTokens), v = random(kTokens);
+    std::vector<int32_t> labels(kTokens);
+    for (size_t i = 0; i < kTokens; ++i)
+        labels[i] = i % 5 < 2 ? static_cast<int32_t>(i % 5) + 1 : 0;
+    const auto own = map_of(q, k, kTokens);
+    const size_t each = kTokens * kHeads * kDim;
+    const auto row = [&](const Values& x, size_t sample) {
+        const auto begin = x.host.begin() + static_cast<std::ptrdiff_t>(sample * each);
+        return std::vector<float>(begin, begin + static_cast<std::ptrdiff_t>(each));
+    };
+    for (const size_t count : {size_t{1}, size_t{2}}) {
+        auto expected = times(own, v, kTokens);
+        for (size_t sample = 0; sample < kBatch; ++sample) {
+            if (sample / count % 2 == 1) continue;
+            const MapShape shape{1, kTokens, kTokens, kHeads, kDim};
+            auto map = reference::probabilities(row(q, sample), row(k, sample + count), shape,
+                                                1 / std::sqrt(double{kDim}));
+            for (size_t at = 0; at < kHeads * kTokens; ++at) {
+                const auto seen = [&](size_t key) {
+                    return labels[key] == 0 || labels[key] == labels[at % kTokens];
+                };
+                double sum = 0;
+                for (size_t j = 0; j < kTokens; ++j)
+                    sum += map[at * kTokens + j] *= seen(j) ? 1.0f : 0.0f;
+                for (size_t j = 0; j < kTokens; ++j)
+                    map[at * kTokens + j] = static_cast<float>(map[at * kTokens + j] / sum);
+            }
+            const auto looked = reference::weighted_values(map, row(v, sample + count), shape);
+            for (size_t at = 0; at < each; ++at)
+                if (labels[at / (kHeads * kDim)] != 0) expected[sample * each + at] = looked[at];
+        }
+        const auto hooks = inject_subjects(
+            stream_, {.count = static_cast<int64_t>(count), .labels = labels}, {dense()});
+        EXPECT_TRUE(
+            close(to_host(stream_, hooks.attention(stream_, 0, q.device, k.device, v.device)),
+                  expected, kClose))
+            << count;
+    }
+}
+
 // By turns tokens hear the first text, the second, and both; sample 1 its own.
 TEST_F(InjectTest, EachTokenHearsItsRegionsTexts) {
     constexpr size_t kLength = 8, kAll = 2 * kLength;

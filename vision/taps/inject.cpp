@@ -1,5 +1,7 @@
 #include "vision/taps/inject.h"
 
+#include <algorithm>
+
 #include "backend/error.h"
 #include "backend/ops/elementwise.h"
 #include "backend/ops/gemm.h"
@@ -21,6 +23,21 @@ Tensor with_rows(vk::Stream& stream, const Tensor& x, const Rows& rows) {
         stream.copy(read(row), write(y.slice(i, 1)));
     }
     return y;
+}
+
+// (tokens) f32 in [0, 1] as what values of heads, (samples, tokens, heads, head_dim), are
+// multiplied by.
+Tensor mask_of_heads(vk::Stream& stream, const Tensor& mask, const Tensor& like) {
+    return convert(stream,
+                   strided_copy(stream, mask, {like.dim(1), like.dim(2) * like.dim(3)}, {1, 0}),
+                   like.dtype());
+}
+
+// a + m · (b − a): where both are the same, so is the result.
+Tensor blend(vk::Stream& stream, const Tensor& a, const Tensor& b, const Tensor& mask) {
+    const Tensor more = linear_combination(stream, {{1, b}, {-1, a}});
+    const Shape flat{a.dim(0), a.dim(1), a.dim(2) * a.dim(3)};
+    return add(stream, a, multiply(stream, more.reshape(flat), mask).reshape(a.shape()));
 }
 
 void require_samples(int64_t source, int64_t target, const Tensor& q) {
@@ -53,36 +70,87 @@ DitHooks::Attention inject_cross(CrossInjection injection) {
 }
 
 DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention attention) {
-    return [in = std::move(injection), attention = std::move(attention)](
-               vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k,
-               const Tensor& v) {
-        const int64_t tokens = q.dim(1), width = v.dim(2) * v.dim(3);
-        const Tensor own = attention(stream, layer, q, k, v);
-        Tensor mask;
-        if (in.mask) {
-            require(in.mask.shape() == Shape{tokens} && in.mask.dtype() == DType::f32,
-                    "[inject] an f32 mask of {} tokens expected, found {}", tokens,
-                    to_string(in.mask.shape()));
-            mask = convert(stream, strided_copy(stream, in.mask, {tokens, width}, {1, 0}),
-                           own.dtype());
-        }
-        Rows rows;
-        for (const auto& [source, target] : in.pairs) {
-            require_samples(source, target, q);
-            Tensor o = attention(stream, layer, q.slice(source, 1), k.slice(source, 1),
-                                 v.slice(target, 1));
-            if (mask) {
-                // source + m · (own − source): where both are the same, so is the result.
-                const Tensor more =
-                    linear_combination(stream, {{1, own.slice(target, 1)}, {-1, o}});
-                o = add(
-                    stream, o,
-                    multiply(stream, more.reshape({1, tokens, width}), mask).reshape(o.shape()));
+    return
+        [in = std::move(injection), attention = std::move(attention)](
+            vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v) {
+            const int64_t tokens = q.dim(1);
+            const Tensor own = attention(stream, layer, q, k, v);
+            Tensor mask;
+            if (in.mask) {
+                require(in.mask.shape() == Shape{tokens} && in.mask.dtype() == DType::f32,
+                        "[inject] an f32 mask of {} tokens expected, found {}", tokens,
+                        to_string(in.mask.shape()));
+                mask = mask_of_heads(stream, in.mask, own);
             }
-            rows.emplace_back(target, o);
-        }
-        return with_rows(stream, own, rows);
+            Rows rows;
+            for (const auto& [source, target] : in.pairs) {
+                require_samples(source, target, q);
+                Tensor o = attention(stream, layer, q.slice(source, 1), k.slice(source, 1),
+                                     v.slice(target, 1));
+                if (mask) o = blend(stream, o, own.slice(target, 1), mask);
+                rows.emplace_back(target, o);
+            }
+            return with_rows(stream, own, rows);
+        };
+}
+
+DitHooks inject_subjects(vk::Stream& stream, const SubjectInjection& injection,
+                         std::vector<Pattern> patterns) {
+    struct OfSubject {
+        Tensor mask, keys;  // (tokens) and (1, tokens): its own, and all but the others'
     };
+    const auto& labels = injection.labels;
+    const auto tokens = std::ssize(labels);
+    require(injection.count > 0 && tokens > 0,
+            "[inject] {} pictures of {} tokens found, expected at least one", injection.count,
+            tokens);
+    std::vector<OfSubject> subjects;
+    const int32_t last = *std::max_element(labels.begin(), labels.end());
+    for (int32_t subject = 1; subject <= last; ++subject) {
+        std::vector<float> mask, keys;
+        for (const int32_t label : labels) {
+            mask.push_back(label == subject ? 1.0f : 0.0f);
+            keys.push_back(label == subject || label == 0 ? 1.0f : 0.0f);
+        }
+        subjects.push_back({upload(stream, mask, {tokens}, DType::f32),
+                            upload(stream, keys, {1, tokens}, DType::f32)});
+    }
+    const DitHooks base = hooks_by(patterns);
+    const auto injected = [subjects, tokens, count = injection.count,
+                           patterns = std::move(patterns)](vk::Stream& stream, int64_t layer,
+                                                           const Tensor& q, const Tensor& k,
+                                                           const Tensor& v, const Tensor& own) {
+        require(q.dim(0) % (2 * count) == 0 && q.dim(1) == tokens,
+                "[inject] {} samples of {} tokens found, expected a multiple of {} pictures and "
+                "references of {}",
+                q.dim(0), q.dim(1), 2 * count, tokens);
+        const Tensor o = empty(stream.device(), own.shape(), own.dtype());
+        stream.copy(read(own), write(o));
+        for (int64_t first = 0; first < q.dim(0); first += 2 * count) {
+            const auto pictures = [&](const Tensor& x) { return x.slice(first, count); };
+            const auto references = [&](const Tensor& x) { return x.slice(first + count, count); };
+            Tensor part = pictures(own);
+            for (const auto& [mask, keys] : subjects) {
+                const Tensor at =
+                    attend(stream, pictures(q), references(k), references(v),
+                           patterns.at(static_cast<size_t>(layer)), {.key_weights = keys});
+                part = blend(stream, part, at, mask_of_heads(stream, mask, own));
+            }
+            stream.copy(read(part), write(pictures(o)));
+        }
+        return o;
+    };
+    return {.attention =
+                [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                 const Tensor& k, const Tensor& v) {
+                    return injected(stream, layer, q, k, v, base.attention(stream, layer, q, k, v));
+                },
+            .perturbed =
+                [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                 const Tensor& k, const Tensor& v, const Tensor& strengths) {
+                    return injected(stream, layer, q, k, v,
+                                    base.perturbed(stream, layer, q, k, v, strengths));
+                }};
 }
 
 DitHooks::Attention inject_regions(RegionTexts regions, int64_t first, int64_t count) {

@@ -36,6 +36,18 @@ struct SelfInjection {
 /// A hook for DitHooks::attention around that which gives attn.
 DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention attention);
 
+/// Self-attention of pictures beside references, which show subjects where they come: a subject's
+/// tokens look at the reference as its own tokens do there, but not at other subjects (reposition
+/// and isolation, IR-Diffusion, arXiv 2411.19261); all other tokens look where they always did.
+struct SubjectInjection {
+    int64_t count = 1;  ///< pictures: in every 2 · count samples they come first, then references
+    std::vector<int32_t> labels;  ///< (tokens): of the n-th subject n, from 1; of none 0
+};
+
+/// Hooks for attention and perturbed; at subjects' tokens strengths of single heads mean nothing.
+DitHooks inject_subjects(vk::Stream& stream, const SubjectInjection& injection,
+                         std::vector<Pattern> patterns);
+
 /// Cross-attention by region: what the texts of a batch have to say, side by side as keys, and to
 /// which tokens.
 struct RegionTexts {
