@@ -163,6 +163,7 @@ Layout::Layout(vk::Stream& stream, const Model& model, const DenoiseRequest& req
     request_.guidance = guidance;
     request_.preview_every = 0;
 
+    std::vector<float> mask;
     for (size_t i = 0; i < boxes.size(); ++i) {
         const auto found = std::find_if(subjects.begin(), subjects.end(), [&](const Subject& one) {
             return one.name == boxes[i].name;
@@ -173,10 +174,10 @@ Layout::Layout(vk::Stream& stream, const Model& model, const DenoiseRequest& req
         }
         subjects_[i] = *found;
         const Mask seen = tokens_of(*found, boxes[i], grid_, width, height);
-        labels_.resize(seen.hole.size(), 0);
-        for (size_t t = 0; t < seen.hole.size(); ++t)
-            if (seen.hole[t]) labels_[t] = static_cast<int32_t>(subjects_.size());
+        mask.resize(seen.hole.size(), 0);
+        for (size_t t = 0; t < mask.size(); ++t) mask[t] = std::max<float>(mask[t], seen.hole[t]);
     }
+    if (!mask.empty()) mask_ = upload(stream, mask, {std::ssize(mask)}, DType::f32);
 }
 
 Layout::Drafts Layout::draw_drafts(uint64_t seed,

@@ -12,7 +12,7 @@ namespace fovea {
 /// itself in the first part of the steps, found in its draft by the map of its words, and set into
 /// its box on a draft of what is around. From that picture, mixed with noise, the prompt goes on;
 /// tokens of a box hear the words of its thing alone. A thing of which a picture is given is not
-/// drafted, but set into its box as it is, and found again by self-attention: isolation and
+/// drafted, but set into its box as it is, and kept like that by self-attention to this canvas:
 /// reposition, after IR-Diffusion (arXiv 2411.19261). docs/guidance.md.
 class Layout {
   public:
@@ -40,8 +40,8 @@ class Layout {
     /// For Denoiser::say_by_region().
     RegionTexts texts() const;
 
-    /// As SubjectInjection has them; empty where no box has a subject.
-    const std::vector<int32_t>& subject_labels() const { return labels_; }
+    /// As ReferenceInjection has it; absent where no box has a subject.
+    const Tensor& subject_mask() const { return mask_; }
 
   private:
     struct Drafts {
@@ -57,7 +57,7 @@ class Layout {
     std::vector<std::vector<size_t>> places_;  ///< of each box's name in its draft's prompt
     std::map<size_t, Subject> subjects_;       ///< by box
     std::vector<size_t> drafted_;              ///< the other boxes
-    std::vector<int32_t> labels_;
+    Tensor mask_;
     int width_, height_;
     Shape latent_;
     DitGrid grid_;

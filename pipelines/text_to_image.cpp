@@ -18,9 +18,9 @@ double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Samples are the pictures'; behind them, where there are subjects, the references of all.
+// Samples are the pictures'; behind them, where there is a mask of subjects, the references of all.
 Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request,
-                  const std::vector<int32_t>& subjects) {
+                  const Tensor& subjects) {
     const auto& config = model.dit.config();
     const Shape latent{request.height / Autoencoder::kDown, request.width / Autoencoder::kDown,
                        config.latent_channels};
@@ -32,13 +32,10 @@ Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request
             parse_pattern(request.pattern, {.shape = {static_cast<uint32_t>(grid[1]),
                                                       static_cast<uint32_t>(grid[2])}}));
     auto seeds = request.seeds;
-    DitHooks hooks;
-    if (subjects.empty()) {
-        hooks = hooks_by(std::move(patterns));
-    } else {
+    DitHooks hooks = hooks_by(std::move(patterns));
+    if (subjects) {
         seeds.insert(seeds.end(), request.seeds.begin(), request.seeds.end());
-        hooks = inject_subjects(stream, {.count = std::ssize(request.seeds), .labels = subjects},
-                                std::move(patterns));
+        hooks = inject_reference({.count = std::ssize(request.seeds), .mask = subjects}, hooks);
     }
     return {stream, model, request, latent, seeds, [hooks](const Evaluation&) { return hooks; }};
 }
@@ -69,7 +66,7 @@ std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Reque
     WalkPart part;
     RegionTexts texts;
     std::vector<Tensor> canvases;
-    std::vector<int32_t> subjects;
+    Tensor subjects;
     if (!asked.boxes.empty()) {
         const Layout layout(stream, model, asked, asked.boxes, asked.subjects, asked.width,
                             asked.height);
@@ -85,8 +82,8 @@ std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Reque
             starts.push_back(z);
             canvases.push_back(canvas);
         }
-        subjects = layout.subject_labels();
-        if (!subjects.empty())  // references are where their pictures are, and stay on this way
+        subjects = layout.subject_mask();
+        if (subjects)  // references are where their pictures are, and stay on this way
             for (auto* list : {&starts, &canvases})
                 for (size_t i = 0; i < asked.seeds.size(); ++i) list->push_back((*list)[i]);
         part.z = stacked(stream, starts);
@@ -97,7 +94,7 @@ std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Reque
             };
     }
     Denoiser run = denoiser(stream, model, request, subjects);
-    if (!subjects.empty()) {
+    if (subjects) {
         const Tensor latents = stacked(stream, canvases);
         std::vector<float> open(static_cast<size_t>(latents.numel()), 0);
         std::fill_n(open.begin(), open.size() / 2, 1.0f);
@@ -202,8 +199,7 @@ TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
     std::optional<Layout> layout;
     if (!part.boxes.empty())
         layout.emplace(stream, model, part, part.boxes, part.subjects, part.width, part.height);
-    const Denoiser run =
-        denoiser(stream, model, part, layout ? layout->subject_labels() : std::vector<int32_t>{});
+    const Denoiser run = denoiser(stream, model, part, layout ? layout->subject_mask() : Tensor{});
     const Tensor z = run.start();
     const auto count = static_cast<double>(request.seeds.size());
     Probe probe{};

@@ -1,7 +1,5 @@
 #include "vision/taps/inject.h"
 
-#include <algorithm>
-
 #include "backend/error.h"
 #include "backend/ops/elementwise.h"
 #include "backend/ops/gemm.h"
@@ -94,63 +92,40 @@ DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention att
         };
 }
 
-DitHooks inject_subjects(vk::Stream& stream, const SubjectInjection& injection,
-                         std::vector<Pattern> patterns) {
-    struct OfSubject {
-        Tensor mask, keys;  // (tokens) and (1, tokens): its own, and all but the others'
-    };
-    const auto& labels = injection.labels;
-    const auto tokens = std::ssize(labels);
-    require(injection.count > 0 && tokens > 0,
-            "[inject] {} pictures of {} tokens found, expected at least one", injection.count,
-            tokens);
-    std::vector<OfSubject> subjects;
-    const int32_t last = *std::max_element(labels.begin(), labels.end());
-    for (int32_t subject = 1; subject <= last; ++subject) {
-        std::vector<float> mask, keys;
-        for (const int32_t label : labels) {
-            mask.push_back(label == subject ? 1.0f : 0.0f);
-            keys.push_back(label == subject || label == 0 ? 1.0f : 0.0f);
-        }
-        subjects.push_back({upload(stream, mask, {tokens}, DType::f32),
-                            upload(stream, keys, {1, tokens}, DType::f32)});
-    }
-    const DitHooks base = hooks_by(patterns);
-    const auto injected = [subjects, tokens, count = injection.count,
-                           patterns = std::move(patterns)](vk::Stream& stream, int64_t layer,
-                                                           const Tensor& q, const Tensor& k,
-                                                           const Tensor& v, const Tensor& own) {
-        require(q.dim(0) % (2 * count) == 0 && q.dim(1) == tokens,
-                "[inject] {} samples of {} tokens found, expected a multiple of {} pictures and "
-                "references of {}",
-                q.dim(0), q.dim(1), 2 * count, tokens);
+DitHooks inject_reference(const ReferenceInjection& injection, const DitHooks& base) {
+    const auto injected = [in = injection, base](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                                 const Tensor& k, const Tensor& v,
+                                                 const Tensor& own) {
+        require(in.count > 0 && q.dim(0) % (2 * in.count) == 0 &&
+                    in.mask.shape() == Shape{q.dim(1)} && in.mask.dtype() == DType::f32,
+                "[inject] samples in multiples of {} and an f32 mask of their {} tokens expected, "
+                "found {} and {}",
+                2 * in.count, q.dim(1), q.dim(0), to_string(in.mask.shape()));
+        const Tensor mask = mask_of_heads(stream, in.mask, own);
         const Tensor o = empty(stream.device(), own.shape(), own.dtype());
         stream.copy(read(own), write(o));
-        for (int64_t first = 0; first < q.dim(0); first += 2 * count) {
-            const auto pictures = [&](const Tensor& x) { return x.slice(first, count); };
-            const auto references = [&](const Tensor& x) { return x.slice(first + count, count); };
-            Tensor part = pictures(own);
-            for (const auto& [mask, keys] : subjects) {
-                const Tensor at =
-                    attend(stream, pictures(q), references(k), references(v),
-                           patterns.at(static_cast<size_t>(layer)), {.key_weights = keys});
-                part = blend(stream, part, at, mask_of_heads(stream, mask, own));
-            }
-            stream.copy(read(part), write(pictures(o)));
+        for (int64_t first = 0; first < q.dim(0); first += 2 * in.count) {
+            const auto pictures = [&](const Tensor& x) { return x.slice(first, in.count); };
+            const auto references = [&](const Tensor& x) {
+                return x.slice(first + in.count, in.count);
+            };
+            const Tensor at =
+                base.attention(stream, layer, pictures(q), references(k), references(v));
+            stream.copy(read(blend(stream, pictures(own), at, mask)), write(pictures(o)));
         }
         return o;
     };
-    return {.attention =
-                [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
-                                 const Tensor& k, const Tensor& v) {
-                    return injected(stream, layer, q, k, v, base.attention(stream, layer, q, k, v));
-                },
-            .perturbed =
-                [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
-                                 const Tensor& k, const Tensor& v, const Tensor& strengths) {
-                    return injected(stream, layer, q, k, v,
-                                    base.perturbed(stream, layer, q, k, v, strengths));
-                }};
+    DitHooks hooks = base;
+    hooks.attention = [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                       const Tensor& k, const Tensor& v) {
+        return injected(stream, layer, q, k, v, base.attention(stream, layer, q, k, v));
+    };
+    if (base.perturbed)
+        hooks.perturbed = [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                           const Tensor& k, const Tensor& v, const Tensor& u) {
+            return injected(stream, layer, q, k, v, base.perturbed(stream, layer, q, k, v, u));
+        };
+    return hooks;
 }
 
 DitHooks::Attention inject_regions(RegionTexts regions, int64_t first, int64_t count) {
