@@ -125,11 +125,14 @@ void TextToImage::validate(const Request& request) {
     fovea::validate(request.boxes, request.width, request.height);
     require(request.boxes.empty() || request.each_prompt.empty(),
             "[generate] boxes found beside a prompt for each seed, expected one for all");
-    for (const Subject& subject : request.subjects)
-        require(std::any_of(request.boxes.begin(), request.boxes.end(),
-                            [&](const LayoutBox& box) { return box.name == subject.name; }),
+    for (const Subject& subject : request.subjects) {
+        const auto of_name = [&](const auto& one) { return one.name == subject.name; };
+        require(std::any_of(request.boxes.begin(), request.boxes.end(), of_name),
                 "[subject] \"{0}\" has no box, expected --box \"{0}=X0,Y0,X1,Y1\" beside it",
                 subject.name);
+        require(std::count_if(request.subjects.begin(), request.subjects.end(), of_name) == 1,
+                "[subject] several pictures of \"{}\" found, expected one", subject.name);
+    }
 }
 
 int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model,

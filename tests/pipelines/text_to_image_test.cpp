@@ -170,7 +170,9 @@ TEST_F(TextToImageTest, ASubjectLooksLikeItsPicture) {
     EXPECT_EQ(run()[1].rgb, alone[0].rgb);  // whatever else is in the batch
     request_.subjects[0].name = "frog";
     EXPECT_NE(error().find("\"frog\" has no box"), std::string::npos) << error();
-    request_.subjects[0].name = "apple";
+    request_.subjects = {subject, subject};
+    EXPECT_NE(error().find("several pictures"), std::string::npos) << error();
+    request_.subjects = {subject};
     request_.boxes = {{"apple", 0, 0, 6, 6}};
     EXPECT_NE(error().find("too small"), std::string::npos) << error();
 }
