@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -36,7 +37,7 @@ struct BatchOptions {
     std::string jobs, output = "batch/", name = "{id}", batch = "auto", progress = "auto", metrics;
     std::vector<std::string> defaults, devices, slurm_options;
     std::string shard;
-    int tries = 3, slurm = 0, slurm_gpus = 1;
+    int tries = 3, workers = 0, slurm = 0, slurm_gpus = 1;
     double claim_timeout = 60;
     bool skip_invalid = false, deterministic = false, dry_run = false, schema = false,
          status = false;
@@ -99,6 +100,19 @@ std::vector<std::string> devices_of(const BatchOptions& options) {
                 .push_back(std::to_string(device.index));
     require(!gpus.empty() || !others.empty(), "[batch] no device can be used; see fovea info");
     return gpus.empty() ? others : gpus;
+}
+
+// Each device as often as it has workers: on a GPU two fill each other's pauses.
+std::vector<std::string> workers_of(const BatchOptions& options) {
+    std::vector<std::string> workers;
+    for (const auto& device : devices_of(options)) {
+        const auto automatic = [&] {
+            return vk::find_device(device).type == vk::DeviceType::cpu ? 1 : 2;
+        };
+        const int count = options.workers > 0 ? options.workers : automatic();
+        workers.insert(workers.end(), static_cast<size_t>(count), device);
+    }
+    return workers;
 }
 
 /// The threads of the devices, and what became of them.
@@ -291,7 +305,7 @@ void run(const BatchOptions& options) {
     }
     if (options.slurm > 0) return submit_to_slurm(options, text);
     size_t skipped = list.bad.size();
-    settings.devices = devices_of(options);
+    settings.devices = workers_of(options);
     Ledger ledger(options.output, options.claim_timeout,
                   options.shard.empty() ? Journal::wal : Journal::rollback);
     list.bad.clear();
@@ -308,10 +322,15 @@ void run(const BatchOptions& options) {
     if (before.pending + before.running == 0) settings.devices.clear();  // nobody needs one
     Run run(ledger, std::move(settings));
     Report report(options.progress, options.metrics);
+#ifdef __GLIBC__
+    // Pictures come and go on all threads: memory that is free stays mapped.
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
     std::optional<Workers> workers;
     {
         const int threads =
-            std::clamp<int>(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
+            std::clamp<int>(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 32);
         Writer writer(run, threads);
         workers.emplace(run, writer);
         watch(run, *workers, report, before);
@@ -373,8 +392,13 @@ void add_batch(CLI::App& app) {
                       "Each alone: the same bits as fovea generate, on GPUs too");
     command
         ->add_option("--devices", options->devices,
-                     "all, or indices or parts of names as in 0,1; one twice has two workers")
+                     "all, or indices or parts of names as in 0,1")
         ->delimiter(',');
+    command
+        ->add_option("--workers", options->workers,
+                     "On each device (default: 2 on GPUs, where one computes while the other reads "
+                     "jobs and fetches pictures, 1 on CPUs)")
+        ->check(CLI::Range(1, 16));
     command
         ->add_option(
             "--tries", options->tries,

@@ -279,11 +279,11 @@ void add_guidance_options(CLI::App& command, bench::GuidanceOptions& o) {
 }
 
 void add_edit_options(CLI::App& command, bench::EditOptions& o) {
-    command.add_option(
-        "--cases", o.cases,
-        "Of edit, weight, lens, refer, inpaint and (for its ceiling) boxes: the folder that "
-        "training/edit_cases.py wrote; of segment also that of "
-        "training/evaluate_segment.py --cases");
+    command.add_option("--cases", o.cases,
+                       "Of edit, weight, lens, refer, inpaint and (for its ceiling and subjects) "
+                       "boxes: the folder that "
+                       "training/edit_cases.py wrote; of segment also that of "
+                       "training/evaluate_segment.py --cases");
     command
         .add_option(
             "--limit", o.limit,

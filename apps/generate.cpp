@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 
 struct GenerateOptions : GenerationOptions {
     int count = 1;
-    std::vector<std::string> boxes;
+    std::vector<std::string> boxes, subjects;
 };
 
 void dry_run(vk::Stream& stream, const Model& model, const GenerateOptions& options,
@@ -39,6 +39,7 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
                                 found == text.end() ? "" : found->second);
         settings.take(options);
         settings.take("--box", "boxes", options.boxes);
+        settings.take("--subject", "subjects", options.subjects);
     }
     require(!options.prompt.empty(), "[generate] no prompt; try fovea generate \"a red apple\"");
 
@@ -47,6 +48,7 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
     request.pattern = options.pattern;
     parse_size("generate", options.size, request.width, request.height);
     for (const auto& box : options.boxes) request.boxes.push_back(parse_box(box));
+    for (const auto& subject : options.subjects) request.subjects.push_back(load_subject(subject));
     request.seeds.clear();
     for (int i = 0; i < options.count; ++i)
         request.seeds.push_back(options.seed + static_cast<uint64_t>(i));
@@ -59,6 +61,7 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
         Json json = settings(options, request, session.model(options.model, options.precision),
                              session.device().info(), seed, request.width, request.height);
         if (!options.boxes.empty()) json["boxes"] = options.boxes;
+        if (!options.subjects.empty()) json["subjects"] = options.subjects;
         return json;
     };
     if (host.take({.request = request,
@@ -134,6 +137,8 @@ void add_generate(CLI::App& app, const std::shared_ptr<Host>& host) {
         "  fovea generate --from space.png --steps 40 -o better.png\n"
         "  fovea generate \"an apple and a banana\" --box apple=20,30,120,140 --box "
         "banana=130,120,240,230\n"
+        "  fovea generate \"a pig on a green background\" --box pig=20,80,180,220 --subject "
+        "pig=cutout.png\n"
         "  fovea generate \"a castle\" --guidance cfg:4,pag:2@blocks=3-5,steps=0.0-0.7\n\n" +
         guidance_footer());
     options->output = "fovea.png";
@@ -153,6 +158,11 @@ void add_generate(CLI::App& app, const std::shared_ptr<Host>& host) {
             "--box", options->boxes,
             "NAME=X0,Y0,X1,Y1: where a thing of the prompt comes, in pixels of the picture "
             "from its upper left; may be repeated")
+        ->allow_extra_args(false);
+    command
+        ->add_option("--subject", options->subjects,
+                     "NAME=PICTURE.png: what the thing of a --box looks like; around it the "
+                     "picture is transparent, as fovea segment --cutout leaves it. May be repeated")
         ->allow_extra_args(false);
     command->add_option("--pattern", options->pattern,
                         "Self-attention pattern of every layer, as in dense or neighborhood:7x7; "

@@ -281,9 +281,11 @@ std::vector<Image> Denoiser::decode(const Tensor& latents) const {
 
 std::vector<Image> Denoiser::decode_singly(const Tensor& latents) const {
     std::vector<Tensor> pictures;
-    for (int64_t i = 0; i < latents.dim(0); ++i)
+    for (int64_t i = 0; i < latents.dim(0); ++i) {
         pictures.push_back(model_.autoencoder.decode(
             stream_, convert(stream_, latents.slice(i, 1), model_.dtype)));
+        stream_.submit();  // work begins while the next one is recorded
+    }
     return checked(latents, stacked(stream_, pictures));
 }
 

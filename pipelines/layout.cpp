@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "backend/ops/elementwise.h"
+#include "vision/mask.h"
 #include "vision/prompt_words.h"
 #include "vision/taps/taps.h"
 #include "vision/taps/word_mask.h"
@@ -34,15 +35,6 @@ int first_below(int steps, float time) {
     return static_cast<int>(at - times.begin());
 }
 
-Image part_of(const Image& image, int x0, int y0, int x1, int y1) {
-    Image part{x1 - x0, y1 - y0, {}};
-    for (int y = y0; y < y1; ++y) {
-        const auto row = image.rgb.begin() + std::ptrdiff_t{3} * (y * image.width + x0);
-        part.rgb.insert(part.rgb.end(), row, row + std::ptrdiff_t{3} * part.width);
-    }
-    return part;
-}
-
 // The least of a heat map brought to 0, its most to 1.
 void normalise(std::vector<float>& heat) {
     const auto [low, high] = std::minmax_element(heat.begin(), heat.end());
@@ -50,43 +42,58 @@ void normalise(std::vector<float>& heat) {
     for (float& value : heat) value = (value - least) / range;
 }
 
-// The thing of a draft, as large as the box lets it be, onto the canvas.
-void set_into(Image& canvas, const LayoutBox& box, const Image& draft,
-              const std::vector<float>& heat, const DitGrid& grid) {
+/// What comes into a box.
+struct Thing {
+    Image picture, cover;  ///< cover: how much of each pixel is the thing's, in all channels
+    Box place;             ///< where it is
+    Box rim;               ///< what is taken with it
+};
+
+Thing thing_of(const Image& draft, const std::vector<float>& heat, const DitGrid& grid) {
     const auto rows = static_cast<int>(grid[1]), columns = static_cast<int>(grid[2]);
     const int h = draft.height / rows, w = draft.width / columns;
-    int x0 = columns, y0 = rows, x1 = 0, y1 = 0;
-    for (int y = 0; y < rows; ++y)
-        for (int x = 0; x < columns; ++x) {
-            if (heat[static_cast<size_t>(y * columns + x)] < kThing) continue;
-            x0 = std::min(x0, x);
-            x1 = std::max(x1, x + 1);
-            y0 = std::min(y0, y);
-            y1 = std::max(y1, y + 1);
-        }
-    if (x1 <= x0) x0 = y0 = 0, x1 = columns, y1 = rows;  // nothing stands out: all of the draft
+    Mask found{columns, rows, {}};
     Image cover{columns, rows, {}};
-    for (const float value : heat)
+    for (const float value : heat) {
+        found.hole.push_back(value >= kThing);
         cover.rgb.insert(cover.rgb.end(), 3,
                          std::clamp((value - kRim) / (kThing - kRim), 0.0f, 1.0f));
-    cover = resize(cover, draft.width, draft.height);
+    }
+    Box at = found.box();
+    if (at.width() == 0) at = {0, 0, columns, rows};  // nothing stands out: all of the draft
+    // A token more on every side: the thing's rim.
+    return {.picture = draft,
+            .cover = resize(cover, draft.width, draft.height),
+            .place = {at.left * w, at.top * h, at.right * w, at.bottom * h},
+            .rim = {std::max(at.left - 1, 0) * w, std::max(at.top - 1, 0) * h,
+                    std::min(at.right + 1, columns) * w, std::min(at.bottom + 1, rows) * h}};
+}
 
-    float across = static_cast<float>(box.x1 - box.x0) / static_cast<float>((x1 - x0) * w),
-          down = static_cast<float>(box.y1 - box.y0) / static_cast<float>((y1 - y0) * h);
+Thing thing_of(const Subject& subject) {
+    Image cover{subject.picture.width, subject.picture.height, {}};
+    for (const float value : subject.opacity) cover.rgb.insert(cover.rgb.end(), 3, value);
+    const Box place = mask_of(cover).box();
+    return {.picture = subject.picture, .cover = cover, .place = place, .rim = place};
+}
+
+// As large as the box lets it be, onto the canvas.
+void set_into(Image& canvas, const LayoutBox& box, const Thing& thing) {
+    float across = static_cast<float>(box.x1 - box.x0) / static_cast<float>(thing.place.width()),
+          down = static_cast<float>(box.y1 - box.y0) / static_cast<float>(thing.place.height());
     across = std::min(across, kStretch * down);
     down = std::min(down, kStretch * across);
-    // A token more on every side: the thing's rim.
-    const int left = std::max(x0 - 1, 0) * w, right = std::min(x1 + 1, columns) * w,
-              top = std::max(y0 - 1, 0) * h, bottom = std::min(y1 + 1, rows) * h;
     const auto scaled = [](int length, float by) {
         return std::max(1, static_cast<int>(std::lround(static_cast<float>(length) * by)));
     };
-    const int width = scaled(right - left, across), height = scaled(bottom - top, down);
-    const Image thing = resize(part_of(draft, left, top, right, bottom), width, height),
-                share = resize(part_of(cover, left, top, right, bottom), width, height);
+    const Box &place = thing.place, &rim = thing.rim;
+    const int width = scaled(rim.width(), across), height = scaled(rim.height(), down);
+    const Image seen = resize(crop(thing.picture, rim), width, height),
+                share = resize(crop(thing.cover, rim), width, height);
     // The middle of the thing on that of the box.
-    const float middle_x = static_cast<float>((x0 + x1) * w) / 2 - static_cast<float>(left),
-                middle_y = static_cast<float>((y0 + y1) * h) / 2 - static_cast<float>(top);
+    const float middle_x =
+                    static_cast<float>(place.left + place.right) / 2 - static_cast<float>(rim.left),
+                middle_y =
+                    static_cast<float>(place.top + place.bottom) / 2 - static_cast<float>(rim.top);
     const int at_x = (box.x0 + box.x1) / 2 - static_cast<int>(std::lround(middle_x * across)),
               at_y = (box.y0 + box.y1) / 2 - static_cast<int>(std::lround(middle_y * down));
     for (int y = std::max(0, -at_y); y < std::min(height, canvas.height - at_y); ++y)
@@ -95,8 +102,23 @@ void set_into(Image& canvas, const LayoutBox& box, const Image& draft,
                 const auto from = static_cast<size_t>(3 * (y * width + x) + c);
                 float& to =
                     canvas.rgb[static_cast<size_t>(3 * ((y + at_y) * canvas.width + x + at_x) + c)];
-                to += share.rgb[from] * (thing.rgb[from] - to);
+                to += share.rgb[from] * (seen.rgb[from] - to);
             }
+}
+
+// Tokens of which the subject is half or more.
+Mask tokens_of(const Subject& subject, const LayoutBox& box, const DitGrid& grid, int width,
+               int height) {
+    Thing white = thing_of(subject);
+    std::fill(white.picture.rgb.begin(), white.picture.rgb.end(), 1.0f);
+    Image share{width, height, std::vector<float>(static_cast<size_t>(width * height) * 3, 0)};
+    set_into(share, box, white);
+    Mask seen = mask_of(resize(share, static_cast<int>(grid[2]), static_cast<int>(grid[1])));
+    require(seen.count() > 0,
+            "[subject] {} is too small for the model to see, expected a box of 32 pixels a side or "
+            "more",
+            to_text(box));
+    return seen;
 }
 
 }  // namespace
@@ -110,7 +132,8 @@ int Layout::first_step(int steps) {
 }
 
 Layout::Layout(vk::Stream& stream, const Model& model, const DenoiseRequest& request,
-               const std::vector<LayoutBox>& boxes, int width, int height)
+               const std::vector<LayoutBox>& boxes, const std::vector<Subject>& subjects, int width,
+               int height)
     : stream_(stream),
       model_(model),
       request_(request),
@@ -139,19 +162,41 @@ Layout::Layout(vk::Stream& stream, const Model& model, const DenoiseRequest& req
     if (guidance.terms.empty()) request_.cfg = 1;
     request_.guidance = guidance;
     request_.preview_every = 0;
+
+    std::vector<float> mask;
+    for (size_t i = 0; i < boxes.size(); ++i) {
+        const auto found = std::find_if(subjects.begin(), subjects.end(), [&](const Subject& one) {
+            return one.name == boxes[i].name;
+        });
+        if (found == subjects.end()) {
+            drafted_.push_back(i);
+            continue;
+        }
+        subjects_[i] = *found;
+        const Mask seen = tokens_of(*found, boxes[i], grid_, width, height);
+        mask.resize(seen.hole.size(), 0);
+        for (size_t t = 0; t < mask.size(); ++t) mask[t] = std::max<float>(mask[t], seen.hole[t]);
+    }
+    if (!mask.empty()) mask_ = upload(stream, mask, {std::ssize(mask)}, DType::f32);
 }
 
-Layout::Drafts Layout::drafts(uint64_t seed, const std::function<void(int done)>& on_step) const {
-    const auto things = std::ssize(boxes_);
+Layout::Drafts Layout::draw_drafts(uint64_t seed,
+                                   const std::function<void(int done)>& on_step) const {
+    const auto things = std::ssize(drafted_);
     const auto length = model_.text.config().length;
     DenoiseRequest request = request_;
+    request.each_prompt.clear();
+    for (const size_t box : drafted_) request.each_prompt.push_back(request_.each_prompt[box]);
+    request.each_prompt.push_back(request_.each_prompt.back());
     request.on_step = [&](int done, int) {
         if (on_step) on_step(done);
     };
     const int steps = draft_steps(request.steps),
               reads = std::min(first_below(request.steps, kReadBelow), steps - 1);
-    Taps taps(model_.dit,
-              {.grid = grid_, .samples = things, .steps = request.steps, .length = length});
+    Taps taps(model_.dit, {.grid = grid_,
+                           .samples = std::max<int64_t>(things, 1),
+                           .steps = request.steps,
+                           .length = length});
     std::vector<HeatSpread> spreads;
     for (int64_t i = 0; i < things; ++i) spreads.emplace_back(model_.dit, grid_, i);
     const Denoiser run(stream_, model_, request, latent_,
@@ -167,10 +212,10 @@ Layout::Drafts Layout::drafts(uint64_t seed, const std::function<void(int done)>
     const auto maps = to_host(stream_, taps.words(stream_).at(0).values);
     const auto tokens = static_cast<size_t>(grid_[1] * grid_[2]);
     Drafts drafts{.pictures = run.decode(estimate), .heats = {}};
-    for (size_t i = 0; i < boxes_.size(); ++i) {
+    for (size_t i = 0; i < drafted_.size(); ++i) {
         std::vector<float> heat(tokens);
         for (size_t t = 0; t < tokens; ++t)
-            for (const size_t place : places_[i])
+            for (const size_t place : places_[drafted_[i]])
                 heat[t] += maps[(i * tokens + t) * static_cast<size_t>(length) + place];
         heat = spreads[i].spread(stream_, heat);
         normalise(heat);
@@ -179,11 +224,18 @@ Layout::Drafts Layout::drafts(uint64_t seed, const std::function<void(int done)>
     return drafts;
 }
 
-Tensor Layout::start(uint64_t seed, const std::function<void(int done)>& on_step) const {
-    const Drafts drafts = this->drafts(seed, on_step);
+Layout::Start Layout::start(uint64_t seed, const std::function<void(int done)>& on_step) const {
+    const Drafts drafts = draw_drafts(seed, on_step);
     Image canvas = drafts.pictures.back();
-    for (size_t i = 0; i < boxes_.size(); ++i)
-        set_into(canvas, boxes_[i], drafts.pictures[i], drafts.heats[i], grid_);
+    for (size_t i = 0; i < boxes_.size(); ++i) {
+        const auto subject = subjects_.find(i);
+        const auto draft = static_cast<size_t>(
+            std::lower_bound(drafted_.begin(), drafted_.end(), i) - drafted_.begin());
+        set_into(canvas, boxes_[i],
+                 subject != subjects_.end()
+                     ? thing_of(subject->second)
+                     : thing_of(drafts.pictures[draft], drafts.heats[draft], grid_));
+    }
     const Tensor z = convert(
         stream_, model_.autoencoder.encode(stream_, to_device(stream_, {canvas}, model_.dtype)),
         DType::f32);
@@ -192,7 +244,7 @@ Tensor Layout::start(uint64_t seed, const std::function<void(int done)>& on_step
     const Tensor noise = Denoiser(stream_, model_, request, latent_, {{seed}}).start();
     const auto first = static_cast<size_t>(first_step(request.steps));
     const float t = flow_times(request.steps)[first];
-    return linear_combination(stream_, {{1 - t, z}, {t, noise}});
+    return {.z = linear_combination(stream_, {{1 - t, z}, {t, noise}}), .canvas = z};
 }
 
 RegionTexts Layout::texts() const {

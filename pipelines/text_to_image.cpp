@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "backend/log.h"
 #include "backend/patterns/registry.h"
@@ -17,7 +18,9 @@ double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request) {
+// Samples are the pictures'; behind them, where there is a mask of subjects, the references of all.
+Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request,
+                  const Tensor& subjects) {
     const auto& config = model.dit.config();
     const Shape latent{request.height / Autoencoder::kDown, request.width / Autoencoder::kDown,
                        config.latent_channels};
@@ -28,9 +31,18 @@ Denoiser denoiser(vk::Stream& stream, const Model& model, const Request& request
             patterns.size(),
             parse_pattern(request.pattern, {.shape = {static_cast<uint32_t>(grid[1]),
                                                       static_cast<uint32_t>(grid[2])}}));
-    const DitHooks hooks = hooks_by(std::move(patterns));
-    return {stream, model,         request,
-            latent, request.seeds, [hooks](const Evaluation&) { return hooks; }};
+    auto seeds = request.seeds;
+    DitHooks hooks = hooks_by(std::move(patterns));
+    if (subjects) {
+        seeds.insert(seeds.end(), request.seeds.begin(), request.seeds.end());
+        hooks = inject_reference({.count = std::ssize(request.seeds), .mask = subjects}, hooks);
+    }
+    return {stream, model, request, latent, seeds, [hooks](const Evaluation&) { return hooks; }};
+}
+
+// Of the model, that a picture needs.
+int64_t samples_of(const Request& request) {
+    return request.subjects.empty() ? 1 : 2;
 }
 
 int work_of(const Request& request) {
@@ -44,18 +56,27 @@ std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Reque
     Request request = asked;
     WalkPart part;
     RegionTexts texts;
+    std::vector<Tensor> canvases;
+    Tensor subjects;
     if (!asked.boxes.empty()) {
-        const Layout layout(stream, model, asked, asked.boxes, asked.width, asked.height);
+        const Layout layout(stream, model, asked, asked.boxes, asked.subjects, asked.width,
+                            asked.height);
         part.first = Layout::first_step(asked.steps);
         const int each = Layout::draft_steps(asked.steps),
                   drafted = each * static_cast<int>(asked.seeds.size());
         std::vector<Tensor> starts;
         for (const uint64_t seed : asked.seeds) {
             const int before = each * static_cast<int>(starts.size());
-            starts.push_back(layout.start(seed, [&](int done) {
+            const auto [z, canvas] = layout.start(seed, [&](int done) {
                 if (asked.on_step) asked.on_step(before + done, 0);
-            }));
+            });
+            starts.push_back(z);
+            canvases.push_back(canvas);
         }
+        subjects = layout.subject_mask();
+        if (subjects)  // references are where their pictures are, and stay on this way
+            for (auto* list : {&starts, &canvases})
+                for (size_t i = 0; i < asked.seeds.size(); ++i) list->push_back((*list)[i]);
         part.z = stacked(stream, starts);
         texts = layout.texts();
         if (asked.on_step)
@@ -63,14 +84,21 @@ std::vector<Image> run_batch(vk::Stream& stream, const Model& model, const Reque
                 asked.on_step(drafted + done - first, 0);
             };
     }
-    Denoiser run = denoiser(stream, model, request);
+    Denoiser run = denoiser(stream, model, request, subjects);
+    if (subjects) {
+        const Tensor latents = stacked(stream, canvases);
+        std::vector<float> open(static_cast<size_t>(latents.numel()), 0);
+        std::fill_n(open.begin(), open.size() / 2, 1.0f);
+        run.hold(latents, upload(stream, open, latents.shape(), DType::f32));
+    }
     if (texts.bias) run.say_by_region(texts, request.steps);
+    const auto pictures = [&](const Tensor& z) {
+        return run.decode_singly(z.slice(0, std::ssize(request.seeds)));
+    };
     std::function<void(int, const Tensor&)> on_preview;
     if (request.on_preview)
-        on_preview = [&](int step, const Tensor& z) {
-            request.on_preview(step, run.decode_singly(z));
-        };
-    auto images = run.decode_singly(run.run(on_preview, part));
+        on_preview = [&](int step, const Tensor& z) { request.on_preview(step, pictures(z)); };
+    auto images = pictures(run.run(on_preview, part));
     if (!request.allow_blank)
         for (const Image& image : images) refuse_blank({&image, 1});
     return images;
@@ -88,12 +116,21 @@ void TextToImage::validate(const Request& request) {
     fovea::validate(request.boxes, request.width, request.height);
     require(request.boxes.empty() || request.each_prompt.empty(),
             "[generate] boxes found beside a prompt for each seed, expected one for all");
+    for (const Subject& subject : request.subjects) {
+        const auto of_name = [&](const auto& one) { return one.name == subject.name; };
+        require(std::any_of(request.boxes.begin(), request.boxes.end(), of_name),
+                "[subject] \"{0}\" has no box, expected --box \"{0}=X0,Y0,X1,Y1\" beside it",
+                subject.name);
+        require(std::count_if(request.subjects.begin(), request.subjects.end(), of_name) == 1,
+                "[subject] several pictures of \"{}\" found, expected one", subject.name);
+    }
 }
 
 int64_t TextToImage::batch_size(const vk::DeviceInfo& device, const Model& model,
                                 const Request& request) {
-    return std::min({samples_that_bind(device, model, request, request.width, request.height),
-                     request.most_together, static_cast<int64_t>(request.seeds.size())});
+    const int64_t most = samples_that_bind(device, model, request, request.width, request.height);
+    return std::min({std::max<int64_t>(1, most / samples_of(request)), request.most_together,
+                     static_cast<int64_t>(request.seeds.size())});
 }
 
 int64_t TextToImage::fitting_batch(const vk::DeviceInfo& device, const Model& model,
@@ -101,7 +138,8 @@ int64_t TextToImage::fitting_batch(const vk::DeviceInfo& device, const Model& mo
     constexpr int64_t kMost = 64, kMostOnCpu = 4;
     const auto& dit = model.dit.config();
     // Of a block at once, as TextToVideo::memory counts.
-    const int64_t rows = rows_of_sample(model, request, request.width, request.height);
+    const int64_t rows =
+        samples_of(request) * rows_of_sample(model, request, request.width, request.height);
     const uint64_t each =
         static_cast<uint64_t>(rows * (10 * dit.width + dit.hidden)) * bytes_of(model.dtype);
     const uint64_t free = device.memory_free > 0 ? device.memory_free : device.memory;
@@ -152,8 +190,10 @@ TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
     part.seeds.resize(static_cast<size_t>(batch));
     if (!part.each_prompt.empty()) part.each_prompt.resize(static_cast<size_t>(batch));
     // Which boxes cannot be is known when their prompts are made.
-    if (!part.boxes.empty()) Layout(stream, model, part, part.boxes, part.width, part.height);
-    const Denoiser run = denoiser(stream, model, part);
+    std::optional<Layout> layout;
+    if (!part.boxes.empty())
+        layout.emplace(stream, model, part, part.boxes, part.subjects, part.width, part.height);
+    const Denoiser run = denoiser(stream, model, part, layout ? layout->subject_mask() : Tensor{});
     const Tensor z = run.start();
     const auto count = static_cast<double>(request.seeds.size());
     Probe probe{};
@@ -170,12 +210,12 @@ TextToImage::Probe TextToImage::probe(vk::Stream& stream, const Model& model,
         probe.step_seconds += seconds * kind.count / request.steps * evaluations(request.sampler) *
                               count / static_cast<double>(batch);
     }
-    probe.passes = run.mean_passes();
-    if (!request.boxes.empty()) {
-        // Drafts are of each box and what is around them.
+    probe.passes = run.mean_passes() * static_cast<double>(samples_of(request));
+    if (layout) {
+        // Drafts are of each box without a subject and what is around them.
         const Guidance guidance = guidance_of(request);
         const bool two = guidance.of_text() && guidance.of_text()->scale != 1;
-        const double drafts = static_cast<double>(request.boxes.size() + 1) * (two ? 2 : 1) *
+        const double drafts = static_cast<double>(layout->drafts() * (two ? 2 : 1)) *
                               Layout::draft_steps(request.steps);
         const double factor =
             (request.steps - Layout::first_step(request.steps) + drafts / probe.passes) /

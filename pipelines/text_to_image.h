@@ -21,6 +21,7 @@ struct TextToImage {
         int64_t most_together = kMaxBatch;  ///< pictures in a batch
         bool allow_blank = false;           ///< for those who judge pictures themselves
         std::vector<LayoutBox> boxes;       ///< where things of `prompt` come, pipelines/layout.h
+        std::vector<Subject> subjects;      ///< what they look like, each of a box
         std::function<void(int step, const std::vector<Image>&)> on_preview;
     };
 

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "backend/error.h"
+#include "vision/mask.h"
 #include "vision/prompt_words.h"
 
 namespace fovea {
@@ -40,6 +41,22 @@ LayoutBox parse_box(const std::string& text) {
             text);
     box.name = text.substr(0, at);
     return box;
+}
+
+Subject load_subject(const std::string& text) {
+    const size_t at = text.find('=');
+    require(at != std::string::npos && at > 0 && at + 1 < text.size(),
+            "[subject] {} found, expected NAME=PICTURE.png as in apple=cutout.png", text);
+    const std::string file = text.substr(at + 1);
+    Subject subject{text.substr(0, at), load_image(file), load_opacity(file)};
+    require(!subject.opacity.empty(),
+            "[subject] {0} is opaque all over, expected transparent surroundings; cut it out with "
+            "fovea segment {0} --words \"{1}\" --cutout cutout.png",
+            file, subject.name);
+    require(mask_of(subject.opacity, subject.picture.width, subject.picture.height).count() <
+                std::ssize(subject.opacity),
+            "[subject] {} is transparent all over, expected a thing in it", file);
+    return subject;
 }
 
 std::string to_text(const LayoutBox& box) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "vision/image.h"
 #include "vision/tokenizer.h"
 
 /// Where things of a prompt shall be, as boxes of the picture.
@@ -17,6 +18,17 @@ struct LayoutBox {
 /// "apple=20,30,120,140": name, then x0, y0, x1, y1. Throws Error for another form.
 LayoutBox parse_box(const std::string& text);
 std::string to_text(const LayoutBox& box);
+
+/// What a thing of the prompt looks like.
+struct Subject {
+    std::string name;  ///< a box's
+    Image picture;
+    std::vector<float> opacity;  ///< (height, width): 1 where the thing is, 0 around it
+};
+
+/// "apple=cutout.png": name, then a PNG with transparent surroundings. Throws Error for another
+/// form, a file that is no picture, and one that is opaque or transparent all over.
+Subject load_subject(const std::string& text);
 
 /// Throws Error for a box that is empty or reaches beyond the picture.
 void validate(const std::vector<LayoutBox>& boxes, int width, int height);

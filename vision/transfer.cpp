@@ -23,19 +23,20 @@ Tensor to_device(vk::Stream& stream, const std::vector<Image>& pictures, DType d
 std::vector<Image> to_images(vk::Stream& stream, const Tensor& pictures) {
     require(pictures.rank() == 4 && pictures.dim(3) == 3,
             "[picture] (batch, height, width, 3) expected, found {}", to_string(pictures.shape()));
-    const auto pixels = to_host(stream, convert(stream, pictures, DType::f32));
-    const auto count = static_cast<size_t>(pictures.dim(0)), each = pixels.size() / count;
+    const auto count = static_cast<size_t>(pictures.dim(0));
     std::vector<Image> images;
-    for (size_t i = 0; i < count; ++i) {
-        Image image{.width = static_cast<int>(pictures.dim(2)),
-                    .height = static_cast<int>(pictures.dim(1)),
-                    .rgb = std::vector<float>(each)};
-        std::transform(pixels.begin() + static_cast<std::ptrdiff_t>(i * each),
-                       pixels.begin() + static_cast<std::ptrdiff_t>((i + 1) * each),
-                       image.rgb.begin(),
-                       [](float value) { return std::clamp(value, 0.0f, 1.0f); });
-        images.push_back(std::move(image));
-    }
+    const Tensor exact = convert(stream, pictures, DType::f32);
+    stream.download(read(exact), [&](std::span<const std::byte> bytes) {
+        const auto* pixels = reinterpret_cast<const float*>(bytes.data());
+        const size_t each = bytes.size() / sizeof(float) / count;
+        for (size_t i = 0; i < count; ++i) {
+            Image image{.width = static_cast<int>(pictures.dim(2)),
+                        .height = static_cast<int>(pictures.dim(1)),
+                        .rgb = {pixels + i * each, pixels + (i + 1) * each}};
+            for (float& value : image.rgb) value = std::clamp(value, 0.0f, 1.0f);
+            images.push_back(std::move(image));
+        }
+    });
     return images;
 }
 

@@ -52,7 +52,7 @@ struct Product {
     Made made;  ///< what is known of it before it is saved
 };
 
-/// Encodes, writes, hashes, names: beside the devices, with few products waiting.
+/// Encodes, writes, hashes, names: beside the devices, with half a GB of pictures waiting at most.
 class Writer {
   public:
     Writer(Run& run, int threads);
@@ -68,6 +68,7 @@ class Writer {
     std::mutex mutex_, ready_mutex_, commit_mutex_;
     std::condition_variable changed_;
     std::deque<Product> waiting_;
+    size_t waiting_bytes_ = 0;
     std::vector<Made> ready_;
     bool closed_ = false;
     std::vector<std::jthread> threads_;

@@ -181,12 +181,14 @@ class Worker {
     }
 
     int64_t most_together(const Job& job, const Drawing& drawing) {
-        if (!drawing.request.boxes.empty()) return 1;  // they are of one prompt
+        const auto& request = drawing.request;
+        if (!request.boxes.empty() || !request.subjects.empty())
+            return 1;  // they are of one prompt
         if (const auto found = most_.find(job.group()); found != most_.end()) return found->second;
         int64_t most = run_.options.batch;
         if (most == 0) {
             const Model& model = session_->model(drawing.model, drawing.precision);
-            most = TextToImage::fitting_batch(session_->device().info(), model, drawing.request);
+            most = TextToImage::fitting_batch(session_->device().info(), model, request);
         }
         return most_[job.group()] = most;
     }

@@ -13,7 +13,11 @@
 namespace fovea::apps::batch {
 namespace {
 
-constexpr size_t kMostWaiting = 128;  // pictures of 512×512 take 3 MB each
+constexpr size_t kMostWaiting = 512 << 20;  // bytes of pictures
+
+size_t bytes_of(const Product& product) {
+    return product.picture ? product.picture->rgb.size() * sizeof(float) : 0;
+}
 
 }  // namespace
 
@@ -50,7 +54,8 @@ Writer::~Writer() {
 
 void Writer::put(Product product) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return waiting_.size() < kMostWaiting || run_.stopped(); });
+    changed_.wait(lock, [&] { return waiting_bytes_ < kMostWaiting || run_.stopped(); });
+    waiting_bytes_ += bytes_of(product);
     waiting_.push_back(std::move(product));
     changed_.notify_all();
 }
@@ -62,6 +67,7 @@ void Writer::work() {
         if (waiting_.empty()) return;
         Product product = std::move(waiting_.front());
         waiting_.pop_front();
+        waiting_bytes_ -= bytes_of(product);
         changed_.notify_all();
         lock.unlock();
         try {

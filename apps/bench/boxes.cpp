@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <random>
@@ -13,6 +14,7 @@
 #include "backend/error.h"
 #include "pipelines/score.h"
 #include "pipelines/text_to_image.h"
+#include "vision/mask.h"
 
 namespace fovea::apps::bench {
 namespace {
@@ -94,10 +96,41 @@ void outline(Image& picture, const LayoutBox& box, const std::array<float, 3>& c
     }
 }
 
+/// A picture of training/edit_cases.py.
+struct KnownPicture {
+    std::string prompt;
+    Image picture;
+    std::vector<size_t> objects;
+    std::vector<Image> masks;  ///< of each object
+};
+
+Box box_of(const Image& mask) {
+    return mask_of(mask).box();
+}
+
+LayoutBox layout_box(const std::string& name, const Box& box) {
+    return {name, box.left, box.top, box.right, box.bottom};
+}
+
+// Mean square difference at a subject that was asked into a box, in dB.
+double likeness_of(const Image& drawn, const KnownPicture& known, const LayoutBox& box) {
+    const Box from = box_of(known.masks[0]);
+    const Image found = crop(drawn, {box.x0, box.y0, box.x1, box.y1}),
+                asked = resize(crop(known.picture, from), found.width, found.height),
+                share = resize(crop(known.masks[0], from), found.width, found.height);
+    double sum = 0, weights = 0;
+    for (size_t i = 0; i < found.rgb.size(); ++i) {
+        const double difference = found.rgb[i] - asked.rgb[i];
+        sum += share.rgb[i] * difference * difference;
+        weights += share.rgb[i];
+    }
+    return -10 * std::log10(std::max(sum / weights, 1e-10));
+}
+
 /// Sums over the objects of some pictures.
 struct Figures {
-    int pictures = 0, objects = 0, half = 0, recognised = 0, backgrounds = 0;
-    double iou = 0;
+    int pictures = 0, objects = 0, half = 0, recognised = 0, backgrounds = 0, styles = 0;
+    double iou = 0, likeness = 0;
 
     void add(double overlap) {
         ++objects;
@@ -116,7 +149,8 @@ class Study {
           model_(Model::load(stream_, find_model(options.model),
                              choose_precision(device.info(), options.precision))),
           scorer_(stream_, find_model(options.model), model_.dtype),
-          scenes_(random_scenes(scorer_.concepts(), options.layouts, options.seed)) {}
+          scenes_(random_scenes(scorer_.concepts(), options.layouts, options.seed)),
+          known_(load_cases()) {}
 
     const Model& model() const { return model_; }
     size_t count() const { return scenes_.size(); }
@@ -129,13 +163,7 @@ class Study {
         Progress progress(boxes ? "with boxes" : "without");
         for (size_t i = 0; i < scenes_.size(); ++i) {
             const Scene& scene = scenes_[i];
-            TextToImage::Request request;
-            request.prompt = scene.prompt;
-            request.seeds = {options_.seed + i};
-            request.steps = options_.steps;
-            request.cfg = options_.cfg;
-            request.cancel = &interrupted();
-            request.allow_blank = true;
+            TextToImage::Request request = request_for(scene, options_.seed + i);
             if (boxes) request.boxes = scene.boxes;
             add(figures[scene.boxes.size() - 1], scene,
                 as_saved(TextToImage::run(stream_, model_, request)[0]), boxes);
@@ -148,6 +176,66 @@ class Study {
     /// Given pictures whose objects' masks are known: the evaluator's boxes against the masks'.
     Figures ceiling() {
         Figures figures;
+        for (const KnownPicture& known : known_) {
+            const auto found = scorer_.locate(stream_, known.picture, known.objects);
+            for (size_t i = 0; i < found.size(); ++i)
+                figures.add(found[i] ? overlap(layout_box({}, box_of(known.masks[i])), *found[i])
+                                     : 0);
+        }
+        return figures;
+    }
+
+    /// Objects of those that show one, on other backgrounds and in random boxes of their
+    /// proportions: by their names, and by their pictures.
+    std::array<Figures, 2> draw_subjects() {
+        std::array<Figures, 2> figures;
+        Chance chance(options_.seed);
+        Progress progress("subjects");
+        for (const KnownPicture& known : known_) {
+            if (known.objects.size() != 1) continue;
+            const int drawn = figures[0].pictures;
+            if (drawn == options_.layouts) break;
+            const auto& name = scorer_.concepts().objects[known.objects[0]];
+            const auto& colors = scorer_.concepts().colors;
+            std::string color;
+            do color = colors[chance.below(colors.size())];
+            while (known.prompt.find(color) != std::string::npos);
+            const Box from = box_of(known.masks[0]);
+            const double scale =
+                static_cast<double>(chance.within(96, 176)) / std::max(from.width(), from.height());
+            const auto side = [&](int length) {
+                return std::max(32, static_cast<int>(length * scale));
+            };
+            const int width = side(from.width()), height = side(from.height()),
+                      x = chance.within(0, kSide - width), y = chance.within(0, kSide - height);
+            const Scene scene{fmt::format("a {} on a {} background", name, color),
+                              {{name, x, y, x + width, y + height}},
+                              known.objects};
+            const std::string style = scorer_.look(stream_, {known.picture})[0].style;
+            TextToImage::Request request = request_for(scene, options_.seed + drawn);
+            request.boxes = scene.boxes;
+            Subject subject{name, known.picture, {}};
+            for (size_t i = 0; i < known.masks[0].rgb.size(); i += 3)
+                subject.opacity.push_back(known.masks[0].rgb[i]);
+            for (const bool by_picture : {false, true}) {
+                if (by_picture) request.subjects = {subject};
+                const Image picture = as_saved(TextToImage::run(stream_, model_, request)[0]);
+                Figures& f = figures[by_picture];
+                f.likeness += likeness_of(picture, known, scene.boxes[0]);
+                f.styles += scorer_.look(stream_, {picture})[0].style == style;
+                add(f, scene, picture, true);
+                entries.back()["subject"] = by_picture;
+                sheet.pop_back();
+            }
+            progress.update(drawn + 1, options_.layouts);
+        }
+        return figures;
+    }
+
+  private:
+    std::vector<KnownPicture> load_cases() const {
+        std::vector<KnownPicture> list;
+        if (options_.cases.empty()) return list;
         const fs::path folder = options_.cases;
         std::ifstream file(folder / "cases.json");
         require(file.good(), "[bench] {} is missing", (folder / "cases.json").string());
@@ -156,36 +244,29 @@ class Study {
             const auto load = [&](const Json& name) {
                 return load_image(folder / name.get<std::string>());
             };
+            KnownPicture known{entry.at("prompt"), load(entry.at("picture")), {}, {}};
             const auto& names = scorer_.concepts().objects;
-            std::vector<size_t> objects;
             for (const auto& object : entry.at("objects")) {
                 const auto at = std::find(names.begin(), names.end(), object.at("name"));
                 require(at != names.end(), "[bench] the evaluator knows no {}",
                         object.at("name").get<std::string>());
-                objects.push_back(static_cast<size_t>(at - names.begin()));
+                known.objects.push_back(static_cast<size_t>(at - names.begin()));
+                known.masks.push_back(load(object.at("mask")));
             }
-            const auto found = scorer_.locate(stream_, load(entry.at("picture")), objects);
-            for (size_t i = 0; i < objects.size(); ++i) {
-                const LayoutBox own = box_of(load(entry.at("objects")[i].at("mask")));
-                figures.add(found[i] ? overlap(own, *found[i]) : 0);
-            }
+            list.push_back(std::move(known));
         }
-        return figures;
+        return list;
     }
 
-  private:
-    static LayoutBox box_of(const Image& mask) {
-        LayoutBox box{{}, mask.width, mask.height, 0, 0};
-        for (int y = 0; y < mask.height; ++y)
-            for (int x = 0; x < mask.width; ++x) {
-                if (mask.rgb[static_cast<size_t>(y * mask.width + x) * 3] <= 0.5f) continue;
-                box = {{},
-                       std::min(box.x0, x),
-                       std::min(box.y0, y),
-                       std::max(box.x1, x + 1),
-                       std::max(box.y1, y + 1)};
-            }
-        return box;
+    TextToImage::Request request_for(const Scene& scene, uint64_t seed) const {
+        TextToImage::Request request;
+        request.prompt = scene.prompt;
+        request.seeds = {seed};
+        request.steps = options_.steps;
+        request.cfg = options_.cfg;
+        request.cancel = &interrupted();
+        request.allow_blank = true;
+        return request;
     }
 
     void add(Figures& figures, const Scene& scene, Image picture, bool boxes) {
@@ -219,6 +300,7 @@ class Study {
     Model model_;
     Scorer scorer_;
     std::vector<Scene> scenes_;
+    std::vector<KnownPicture> known_;
 };
 
 std::string row_of(const char* name, const char* kind, const Figures& f) {
@@ -250,6 +332,19 @@ void bench_boxes(vk::Device& device, const BoxesOptions& o) {
         "|\n|---|---|---|---|---|---|---|\n";
     fmt::print("{}", text);
     Json rows = Json::array();
+    const auto save = [&] {
+        if (!o.markdown.empty()) save_text(o.markdown, text);
+        if (!o.json.empty())
+            save_text(o.json, fmt::format("{}\n", Json{{"device", device.info().name},
+                                                       {"model", study.model().hash},
+                                                       {"steps", o.steps},
+                                                       {"cfg", o.cfg},
+                                                       {"seed", o.seed},
+                                                       {"rows", rows},
+                                                       {"pictures", study.entries}}
+                                                      .dump(1)));
+        if (!o.picture.empty()) save_png(o.picture, tile_images(study.sheet, kColumns));
+    };
     for (const bool boxes : {false, true}) {
         const auto [one, two] = study.draw(boxes);
         Figures all = one;
@@ -274,18 +369,36 @@ void bench_boxes(vk::Device& device, const BoxesOptions& o) {
                             {"backgrounds", f.backgrounds}});
         }
         std::fflush(stdout);
-        if (!o.markdown.empty()) save_text(o.markdown, text);
-        if (!o.json.empty())
-            save_text(o.json, fmt::format("{}\n", Json{{"device", device.info().name},
-                                                       {"model", study.model().hash},
-                                                       {"steps", o.steps},
-                                                       {"cfg", o.cfg},
-                                                       {"seed", o.seed},
-                                                       {"rows", rows},
-                                                       {"pictures", study.entries}}
-                                                      .dump(1)));
-        if (!o.picture.empty()) save_png(o.picture, tile_images(study.sheet, kColumns));
+        save();
     }
+    if (o.cases.empty()) return;
+    text += "\n";
+    const std::string head =
+        "| subjects | objects | IoU, mean | IoU ≥ 0.5, % | likeness, dB | style, % | recognised, % "
+        "| background, % |\n|---|---|---|---|---|---|---|---|\n";
+    fmt::print("\n{}", head);
+    text += head;
+    const auto figures = study.draw_subjects();
+    for (const bool by_picture : {false, true}) {
+        const Figures& f = figures[by_picture];
+        const std::string line =
+            fmt::format("| {} | {} | {:.3f} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {:.1f} |\n",
+                        by_picture ? "by their pictures" : "by their names", f.objects, f.mean(),
+                        f.share(f.half, f.objects), f.objects == 0 ? 0 : f.likeness / f.objects,
+                        f.share(f.styles, f.pictures), f.share(f.recognised, f.pictures),
+                        f.share(f.backgrounds, f.pictures));
+        fmt::print("{}", line);
+        text += line;
+        rows.push_back({{"subjects", by_picture},
+                        {"objects", f.objects},
+                        {"iou", f.mean()},
+                        {"half", f.half},
+                        {"likeness", f.objects == 0 ? 0 : f.likeness / f.objects},
+                        {"styles", f.styles},
+                        {"recognised", f.recognised},
+                        {"backgrounds", f.backgrounds}});
+    }
+    save();
 }
 
 }  // namespace fovea::apps::bench

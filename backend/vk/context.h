@@ -53,6 +53,7 @@ struct Buffer::Handle {
     std::shared_ptr<Device::Impl> device;  ///< while in use; empty in the pool
     VkBuffer buffer = VK_NULL_HANDLE;
     VmaAllocation allocation = nullptr;
+    Memory memory = Memory::device;
     uint64_t bytes = 0;
     std::byte* mapped = nullptr;
     uint64_t last_batch = 0;  ///< the last one that uses it; stays when it goes to the pool
@@ -116,7 +117,8 @@ struct Device::Impl {
     VmaAllocator allocator = nullptr;
     VkPipelineCache pipeline_cache = VK_NULL_HANDLE;
     std::map<std::pair<std::string, std::vector<uint32_t>>, Program, ProgramOrder> programs;
-    std::map<uint64_t, std::vector<std::unique_ptr<Buffer::Handle>>> pool;  ///< free, by size
+    /// Free ones, by kind and size.
+    std::map<std::pair<Memory, uint64_t>, std::vector<std::unique_ptr<Buffer::Handle>>> pool;
     std::shared_ptr<Buffer> dummy;  ///< stands in for absent optional bindings
     uint64_t allocated = 0;
     uint64_t peak = 0;

@@ -136,15 +136,19 @@ std::string mebibytes(uint64_t bytes) {
 
 }  // namespace
 
+DeviceInfo find_device(std::string_view choice) {
+    return choose(*Instance::get(), choice).info;
+}
+
 Buffer::Buffer(std::unique_ptr<Handle> handle) : handle_(std::move(handle)) {}
 
 Buffer::~Buffer() {
     const auto device = std::move(handle_->device);
-    if (!device) return;  // the device's own dummy
-    if (handle_->mapped)
+    if (!device) return;                    // the device's own dummy
+    if (handle_->memory == Memory::upload)  // the host may write the next one at once
         device->destroy(*handle_);
     else
-        device->pool[handle_->bytes].push_back(std::move(handle_));
+        device->pool[{handle_->memory, handle_->bytes}].push_back(std::move(handle_));
 }
 
 uint64_t Buffer::bytes() const {
@@ -198,7 +202,7 @@ Device::Impl::~Impl() {
     workers.stop();  // they make pipelines
     if (device) fn.vkDeviceWaitIdle(device);
     if (dummy) destroy(dummy->handle());
-    for (auto& [size, handles] : pool)
+    for (auto& [kind, handles] : pool)
         for (auto& handle : handles) destroy(*handle);
     if (pipeline_cache) {
         size_t bytes = 0;
@@ -253,6 +257,7 @@ std::unique_ptr<Buffer::Handle> Device::Impl::create_buffer(uint64_t bytes, Memo
 
     auto handle = std::make_unique<Buffer::Handle>();
     handle->bytes = bytes;
+    handle->memory = memory;
     VmaAllocationInfo placed{};
     const auto make = [&] {
         return allocated + bytes > most
@@ -262,7 +267,7 @@ std::unique_ptr<Buffer::Handle> Device::Impl::create_buffer(uint64_t bytes, Memo
     };
     VkResult result = make();
     if (result != VK_SUCCESS && open_batches == 0) {
-        for (auto& [size, handles] : pool)
+        for (auto& [kind, handles] : pool)
             for (auto& pooled : handles) destroy(*pooled);
         pool.clear();
         result = make();
@@ -290,7 +295,7 @@ std::shared_ptr<Buffer> Device::allocate(uint64_t bytes, Memory memory, std::str
     Impl& d = *impl_;
     const uint64_t size = size_class(bytes);
     std::unique_ptr<Buffer::Handle> handle;
-    if (auto& free = d.pool[size]; memory == Memory::device && !free.empty()) {
+    if (auto& free = d.pool[{memory, size}]; !free.empty()) {
         handle = std::move(free.back());
         free.pop_back();
     } else {
@@ -317,7 +322,7 @@ void Device::finish_pipelines() {
 void Device::trim() {
     require(impl_->open_batches == 0,
             "[device] trim while a stream has work recorded or in flight");
-    for (auto& [size, handles] : impl_->pool)
+    for (auto& [kind, handles] : impl_->pool)
         for (auto& handle : handles) impl_->destroy(*handle);
     impl_->pool.clear();
 }

@@ -67,6 +67,9 @@ struct DeviceInfo {
 /// without a loader.
 std::vector<DeviceInfo> list_devices();
 
+/// The one that Device(choice) opens; throws as that does.
+DeviceInfo find_device(std::string_view choice);
+
 class Program;
 
 /// One logical device with its queue, memory, pipelines. Not thread-safe: one thread a Device.

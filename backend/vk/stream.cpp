@@ -458,13 +458,20 @@ void Stream::upload(const Access& destination, std::span<const std::byte> bytes)
 void Stream::download(const Access& source, std::span<std::byte> bytes) {
     require(bytes.size() <= source.bytes, "[download] {} bytes of {}", bytes.size(), source.bytes);
     if (bytes.empty()) return;
-    const auto staging = device().allocate(bytes.size(), Memory::readback, "download staging");
     Access from = source;
     from.bytes = bytes.size();
-    copy(from, {staging, 0, bytes.size(), Access::Mode::write});
+    download(from, [&](std::span<const std::byte> device) {
+        std::copy(device.begin(), device.end(), bytes.begin());
+    });
+}
+
+void Stream::download(const Access& source,
+                      const std::function<void(std::span<const std::byte>)>& use) {
+    const auto staging = device().allocate(source.bytes, Memory::readback, "download staging");
+    copy(source, {staging, 0, source.bytes, Access::Mode::write});
     wait();
     vmaInvalidateAllocation(impl_->d.allocator, staging->handle().allocation, 0, VK_WHOLE_SIZE);
-    std::memcpy(bytes.data(), staging->mapped(), bytes.size());
+    use({staging->mapped(), source.bytes});
 }
 
 void Stream::submit() {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -60,6 +61,8 @@ class Stream {
     void upload(const Access& destination, std::span<const std::byte> bytes);
     /// Waits for all work, then copies the range's start to the host.
     void download(const Access& source, std::span<std::byte> bytes);
+    /// The same without a copy of its own: `use` reads where the device wrote.
+    void download(const Access& source, const std::function<void(std::span<const std::byte>)>& use);
     void copy(const Access& source, const Access& destination);
     /// Fills with a 32-bit pattern; offset and bytes are multiples of 4.
     void fill(const Access& destination, uint32_t value);

@@ -93,6 +93,34 @@ TEST_F(Cli, BoxesTravelInThePicture) {
     EXPECT_EQ(text("a.png"), text("b.png"));
 }
 
+TEST_F(Cli, SubjectsTravelInThePicture) {
+    const Image leaf{32, 32, std::vector<float>(32 * 32 * 3, 0.3f)};
+    std::vector<float> opacity(32 * 32, 0);
+    for (size_t i = 0; i < opacity.size(); ++i) opacity[i] = i % 32 > 8 ? 1.0f : 0.0f;
+    save_png(path("cutout.png"), leaf, opacity);
+    const std::string box = " --box apple=32,32,96,96", subject = " --subject apple=";
+    ASSERT_EQ(run(small("a.png") + box + subject + path("cutout.png")).code, 0);
+    EXPECT_THAT(read_png_text(path("a.png")).at("fovea"),
+                HasSubstr("\"subjects\":[\"apple=" + path("cutout.png") + "\"]"));
+    ASSERT_EQ(run(small("b.png") + box).code, 0);
+    EXPECT_NE(load_image(path("a.png")).rgb, load_image(path("b.png")).rgb);
+    ASSERT_EQ(run("generate --from " + path("a.png") + " -o " + path("c.png")).code, 0);
+    EXPECT_EQ(text("a.png"), text("c.png"));
+
+    const auto error = [&](const std::string& options) {
+        const auto found = run(small("d.png") + options);
+        EXPECT_NE(found.code, 0);
+        EXPECT_FALSE(fs::exists(path("d.png")));
+        return found.err;
+    };
+    EXPECT_THAT(error(subject + path("cutout.png")), HasSubstr("\"apple\" has no box"));
+    EXPECT_THAT(error(box + " --subject " + path("cutout.png")), HasSubstr("NAME=PICTURE.png"));
+    save_png(path("opaque.png"), leaf);
+    EXPECT_THAT(error(box + subject + path("opaque.png")), HasSubstr("--cutout"));
+    save_png(path("empty.png"), leaf, std::vector<float>(32 * 32, 0));
+    EXPECT_THAT(error(box + subject + path("empty.png")), HasSubstr("transparent all over"));
+}
+
 TEST_F(Cli, SeveralPicturesGoIntoAFolder) {
     ASSERT_EQ(run(small("many/") + " --count 2 --seed 3").code, 0);
     EXPECT_TRUE(fs::exists(folder_ / "many" / "fovea-3.png"));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "backend/error.h"
@@ -128,6 +129,52 @@ TEST_F(TextToImageTest, ABoxHoldsItsThing) {
     EXPECT_GT(red[1], 4 * red[0]);
     request_.seeds = {3, 7};
     EXPECT_EQ(run()[1].rgb, alone[0].rgb);  // whatever else is in the batch
+}
+
+// Striped as no apple is: what stays of the stripes comes from the picture.
+TEST_F(TextToImageTest, ASubjectLooksLikeItsPicture) {
+    request_.steps = 4;
+    request_.boxes = {{"apple", 16, 32, 80, 96}};
+    Subject subject{"apple", {64, 64, {}}, {}};
+    for (int y = 0; y < 64; ++y)
+        for (int x = 0; x < 64; ++x) {
+            const bool light = x / 16 % 2 == 0;
+            for (const float value : {light ? 1.0f : 0.1f, light ? 0.9f : 0.4f, 0.1f})
+                subject.picture.rgb.push_back(value);
+            subject.opacity.push_back(std::hypot(x - 31.5, y - 31.5) < 32 ? 1.0f : 0.0f);
+        }
+    const auto likeness = [&](const Image& picture) {
+        double error = 0, count = 0;
+        for (size_t i = 0; i < subject.opacity.size(); ++i) {
+            if (subject.opacity[i] == 0) continue;
+            const size_t at = (i / 64 + 32) * 128 + i % 64 + 16;
+            for (size_t c = 0; c < 3; ++c) {
+                const double d = picture.rgb[3 * at + c] - subject.picture.rgb[3 * i + c];
+                error += d * d;
+            }
+            count += 3;
+        }
+        return -10 * std::log10(error / count);
+    };
+    EXPECT_LT(likeness(run()[0]), 10);
+    request_.subjects = {subject};
+    int last = 0, all = 0;
+    request_.on_step = [&](int done, int total) {
+        last = done;
+        all = total;
+    };
+    const auto alone = run();
+    EXPECT_EQ(last, all);
+    EXPECT_GT(likeness(alone[0]), 15);
+    request_.seeds = {3, 7};
+    EXPECT_EQ(run()[1].rgb, alone[0].rgb);  // whatever else is in the batch
+    request_.subjects[0].name = "frog";
+    EXPECT_NE(error().find("\"frog\" has no box"), std::string::npos) << error();
+    request_.subjects = {subject, subject};
+    EXPECT_NE(error().find("several pictures"), std::string::npos) << error();
+    request_.subjects = {subject};
+    request_.boxes = {{"apple", 0, 0, 6, 6}};
+    EXPECT_NE(error().find("too small"), std::string::npos) << error();
 }
 
 TEST_F(TextToImageTest, BoxesThatCannotBeSayWhy) {

@@ -100,6 +100,44 @@ TEST_F(InjectTest, SelfMapsAreBlendedByTheMask) {
     }
 }
 
+TEST_F(InjectTest, MaskedTokensLookAtTheReference) {
+    const Values q = random(kTokens), k = random(kTokens), v = random(kTokens);
+    std::vector<float> mask(kTokens);
+    for (size_t i = 0; i < kTokens; ++i) mask[i] = static_cast<float>(i % 3) / 2;
+    const size_t each = kTokens * kHeads * kDim;
+    const auto row = [&](const Values& x, size_t sample) {
+        const auto begin = x.host.begin() + static_cast<std::ptrdiff_t>(sample * each);
+        return std::vector<float>(begin, begin + static_cast<std::ptrdiff_t>(each));
+    };
+    for (const size_t count : {size_t{1}, size_t{2}}) {
+        auto expected = times(map_of(q, k, kTokens), v, kTokens);
+        for (size_t sample = 0; sample < kBatch; ++sample) {
+            if (sample / count % 2 == 1) continue;  // a reference
+            const MapShape shape{1, kTokens, kTokens, kHeads, kDim};
+            const auto map = reference::probabilities(row(q, sample), row(k, sample + count), shape,
+                                                      1 / std::sqrt(double{kDim}));
+            const auto looked = reference::weighted_values(map, row(v, sample + count), shape);
+            for (size_t at = 0; at < each; ++at) {
+                float& o = expected[sample * each + at];
+                o += mask[at / (kHeads * kDim)] * (looked[at] - o);
+            }
+        }
+        const DitHooks hooks =
+            inject_reference({.count = static_cast<int64_t>(count),
+                              .mask = upload(stream_, mask, {kTokens}, DType::f32)},
+                             hooks_by({dense()}));
+        EXPECT_TRUE(
+            close(to_host(stream_, hooks.attention(stream_, 0, q.device, k.device, v.device)),
+                  expected, kClose))
+            << count;
+        const Tensor none = upload(stream_, std::vector<float>(kHeads, 0), {kHeads}, DType::f32);
+        EXPECT_TRUE(
+            close(to_host(stream_, hooks.perturbed(stream_, 0, q.device, k.device, v.device, none)),
+                  expected, kClose))
+            << count;
+    }
+}
+
 // By turns tokens hear the first text, the second, and both; sample 1 its own.
 TEST_F(InjectTest, EachTokenHearsItsRegionsTexts) {
     constexpr size_t kLength = 8, kAll = 2 * kLength;
@@ -158,6 +196,10 @@ TEST_F(InjectTest, WhatDoesNotFitIsRefused) {
                  Error);
     EXPECT_THROW(run(inject_cross({.source = 0, .target = 1, .mapping = own, .own = own})), Error);
     EXPECT_THROW(run(inject_self({.pairs = {{0, 1}}, .mask = own}, everything())), Error);
+    const DitHooks base = hooks_by({dense()});
+    EXPECT_THROW(run(inject_reference({.count = 1, .mask = own}, base).attention), Error);
+    const Tensor mask = empty(device(), {kTokens}, DType::f32);
+    EXPECT_THROW(run(inject_reference({.count = 3, .mask = mask}, base).attention), Error);
 }
 
 TEST(WordMask, IsAboveTheThresholdAndGrows) {

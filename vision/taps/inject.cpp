@@ -23,6 +23,21 @@ Tensor with_rows(vk::Stream& stream, const Tensor& x, const Rows& rows) {
     return y;
 }
 
+// (tokens) f32 in [0, 1] as what values of heads, (samples, tokens, heads, head_dim), are
+// multiplied by.
+Tensor mask_of_heads(vk::Stream& stream, const Tensor& mask, const Tensor& like) {
+    return convert(stream,
+                   strided_copy(stream, mask, {like.dim(1), like.dim(2) * like.dim(3)}, {1, 0}),
+                   like.dtype());
+}
+
+// a + m · (b − a): where both are the same, so is the result.
+Tensor blend(vk::Stream& stream, const Tensor& a, const Tensor& b, const Tensor& mask) {
+    const Tensor more = linear_combination(stream, {{1, b}, {-1, a}});
+    const Shape flat{a.dim(0), a.dim(1), a.dim(2) * a.dim(3)};
+    return add(stream, a, multiply(stream, more.reshape(flat), mask).reshape(a.shape()));
+}
+
 void require_samples(int64_t source, int64_t target, const Tensor& q) {
     const int64_t batch = q.dim(0);
     require(source >= 0 && target >= 0 && source < batch && target < batch && source != target,
@@ -53,36 +68,64 @@ DitHooks::Attention inject_cross(CrossInjection injection) {
 }
 
 DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention attention) {
-    return [in = std::move(injection), attention = std::move(attention)](
-               vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k,
-               const Tensor& v) {
-        const int64_t tokens = q.dim(1), width = v.dim(2) * v.dim(3);
-        const Tensor own = attention(stream, layer, q, k, v);
-        Tensor mask;
-        if (in.mask) {
-            require(in.mask.shape() == Shape{tokens} && in.mask.dtype() == DType::f32,
-                    "[inject] an f32 mask of {} tokens expected, found {}", tokens,
-                    to_string(in.mask.shape()));
-            mask = convert(stream, strided_copy(stream, in.mask, {tokens, width}, {1, 0}),
-                           own.dtype());
-        }
-        Rows rows;
-        for (const auto& [source, target] : in.pairs) {
-            require_samples(source, target, q);
-            Tensor o = attention(stream, layer, q.slice(source, 1), k.slice(source, 1),
-                                 v.slice(target, 1));
-            if (mask) {
-                // source + m · (own − source): where both are the same, so is the result.
-                const Tensor more =
-                    linear_combination(stream, {{1, own.slice(target, 1)}, {-1, o}});
-                o = add(
-                    stream, o,
-                    multiply(stream, more.reshape({1, tokens, width}), mask).reshape(o.shape()));
+    return
+        [in = std::move(injection), attention = std::move(attention)](
+            vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v) {
+            const int64_t tokens = q.dim(1);
+            const Tensor own = attention(stream, layer, q, k, v);
+            Tensor mask;
+            if (in.mask) {
+                require(in.mask.shape() == Shape{tokens} && in.mask.dtype() == DType::f32,
+                        "[inject] an f32 mask of {} tokens expected, found {}", tokens,
+                        to_string(in.mask.shape()));
+                mask = mask_of_heads(stream, in.mask, own);
             }
-            rows.emplace_back(target, o);
+            Rows rows;
+            for (const auto& [source, target] : in.pairs) {
+                require_samples(source, target, q);
+                Tensor o = attention(stream, layer, q.slice(source, 1), k.slice(source, 1),
+                                     v.slice(target, 1));
+                if (mask) o = blend(stream, o, own.slice(target, 1), mask);
+                rows.emplace_back(target, o);
+            }
+            return with_rows(stream, own, rows);
+        };
+}
+
+DitHooks inject_reference(const ReferenceInjection& injection, const DitHooks& base) {
+    const auto injected = [in = injection, base](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                                 const Tensor& k, const Tensor& v,
+                                                 const Tensor& own) {
+        require(in.count > 0 && q.dim(0) % (2 * in.count) == 0 &&
+                    in.mask.shape() == Shape{q.dim(1)} && in.mask.dtype() == DType::f32,
+                "[inject] samples in multiples of {} and an f32 mask of their {} tokens expected, "
+                "found {} and {}",
+                2 * in.count, q.dim(1), q.dim(0), to_string(in.mask.shape()));
+        const Tensor mask = mask_of_heads(stream, in.mask, own);
+        const Tensor o = empty(stream.device(), own.shape(), own.dtype());
+        stream.copy(read(own), write(o));
+        for (int64_t first = 0; first < q.dim(0); first += 2 * in.count) {
+            const auto pictures = [&](const Tensor& x) { return x.slice(first, in.count); };
+            const auto references = [&](const Tensor& x) {
+                return x.slice(first + in.count, in.count);
+            };
+            const Tensor at =
+                base.attention(stream, layer, pictures(q), references(k), references(v));
+            stream.copy(read(blend(stream, pictures(own), at, mask)), write(pictures(o)));
         }
-        return with_rows(stream, own, rows);
+        return o;
     };
+    DitHooks hooks = base;
+    hooks.attention = [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                       const Tensor& k, const Tensor& v) {
+        return injected(stream, layer, q, k, v, base.attention(stream, layer, q, k, v));
+    };
+    if (base.perturbed)
+        hooks.perturbed = [base, injected](vk::Stream& stream, int64_t layer, const Tensor& q,
+                                           const Tensor& k, const Tensor& v, const Tensor& u) {
+            return injected(stream, layer, q, k, v, base.perturbed(stream, layer, q, k, v, u));
+        };
+    return hooks;
 }
 
 DitHooks::Attention inject_regions(RegionTexts regions, int64_t first, int64_t count) {

@@ -36,6 +36,19 @@ struct SelfInjection {
 /// A hook for DitHooks::attention around that which gives attn.
 DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention attention);
 
+/// Self-attention of pictures beside references: where the mask is 1 a picture's tokens look at its
+/// reference, where it is 0 at themselves, o = m · attn(q_p, k_r, v_r) + (1 − m) · attn(q_p, k_p,
+/// v_p). With references that show a subject where it comes this is the reposition of IR-Diffusion
+/// (arXiv 2411.19261).
+struct ReferenceInjection {
+    int64_t count = 1;  ///< pictures: in every 2 · count samples they come first, then references
+    Tensor mask;        ///< (tokens) f32 in [0, 1]
+};
+
+/// Hooks for attention and perturbed around those of `base`. At masked tokens strengths of single
+/// heads mean nothing.
+DitHooks inject_reference(const ReferenceInjection& injection, const DitHooks& base);
+
 /// Cross-attention by region: what the texts of a batch have to say, side by side as keys, and to
 /// which tokens.
 struct RegionTexts {
