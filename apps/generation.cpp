@@ -24,9 +24,13 @@ void add_generation_options(CLI::App& command, GenerationOptions& o) {
                     "Classifier-free guidance: how strictly the text is followed; 1: off; default: "
                     "3, or what --guidance says")
         ->check(CLI::Range(0.0f, 100.0f));
-    command.add_option("--guidance", o.guidance,
-                       "Guidance by any of several terms, as in cfg:4,pag:2@blocks=3-5, see below; "
-                       "--cfg 4 is short for cfg:4");
+    command
+        .add_option("--guidance", o.guidance,
+                    "Guidance by any of several terms, as in cfg:4,pag:2@blocks=3-5, see below; "
+                    "--cfg 4 is short for cfg:4")
+        ->check([](const std::string& text) {
+            return text.empty() ? "nothing found, expected terms as in cfg:3,pag:1" : "";
+        });
     command.add_flag("--entropy-scale", o.entropy_scale,
                      "For sizes far from the training's: logits of self-attention scaled with the "
                      "number of keys");
@@ -161,7 +165,7 @@ std::string prompt_in(const std::string& settings) {
 
 Settings::Settings(const char* command, const CLI::App& app, const std::string& file,
                    const std::string& text)
-    : app_(app) {
+    : app_(app), command_(command), file_(file) {
     require(!text.empty(), "[{}] {} carries no fovea settings; was it made by fovea {}?", command,
             file, command);
     json_ = Json::parse(text, nullptr, false);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "apps/app.h"
+#include "backend/error.h"
 #include "backend/vk/profile.h"
 #include "pipelines/denoise.h"
 
@@ -71,12 +72,20 @@ class Settings {
     template <typename T>
     void take(const char* option, const char* key, T& value) const {
         const auto* given = app_.get_option_no_throw(option);  // none: the command has no such
-        if (given && given->count() == 0 && json_.contains(key)) json_.at(key).get_to(value);
+        if (given && given->count() == 0 && json_.contains(key)) try {
+                json_.at(key).get_to(value);
+            } catch (const Json::exception&) {
+                fail(
+                    "[{}] {} says {} {} in its settings, which fovea {} does not write: was it "
+                    "made by another command?",
+                    command_, file_, key, json_.at(key).dump(), command_);
+            }
     }
     void take(GenerationOptions& options) const;
 
   private:
     const CLI::App& app_;
+    std::string command_, file_;
     Json json_;
 };
 

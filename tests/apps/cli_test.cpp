@@ -31,6 +31,7 @@ TEST_F(Cli, HelpTeachesAndSucceeds) {
 TEST_F(Cli, BadUsageIsCode2) {
     EXPECT_EQ(run("").code, 2);
     EXPECT_EQ(run("generate 'a cat' --steps 0").code, 2);
+    EXPECT_EQ(run("generate 'a cat' --guidance ''").code, 2);
     EXPECT_EQ(run("paint 'a cat'").code, 2);
 }
 
