@@ -202,6 +202,19 @@ void report_words(const Model& model, const std::string& prompt) {
     for (const auto& warning : word_warnings(model, prompt)) log::warn("{}", warning);
 }
 
+std::string parted_prompt(const Concepts& concepts, const std::string& prompt) {
+    constexpr std::string_view kAnd = " and ";
+    const Wanted joined = read_prompt(concepts, prompt);
+    if (joined.objects.size() != 2 || !joined.relation.empty()) return {};
+    for (size_t at = prompt.find(kAnd); at != std::string::npos; at = prompt.find(kAnd, at + 1)) {
+        std::string parted = prompt;
+        parted.replace(at, kAnd.size(), " left of ");
+        // Not within a name, as in "fork and knife".
+        if (read_prompt(concepts, parted).objects == joined.objects) return parted;
+    }
+    return {};
+}
+
 void report(const Estimate& e, const vk::DeviceInfo& device, bool json) {
     if (json) {
         fmt::print("{}\n", Json{{"seconds", e.seconds},

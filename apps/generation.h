@@ -10,6 +10,7 @@
 #include "backend/error.h"
 #include "backend/vk/profile.h"
 #include "pipelines/denoise.h"
+#include "pipelines/score.h"
 
 /// What `fovea generate` and `fovea video` share: options, the settings that travel with what they
 /// make, reports.
@@ -92,6 +93,10 @@ class Settings {
 /// What to say of a prompt: words that the model does not know, an end that it does not read.
 std::vector<std::string> word_warnings(const Model& model, const std::string& prompt);
 void report_words(const Model& model, const std::string& prompt);
+
+/// What to write instead of a prompt of two things that are joined by "and", which the model mostly
+/// makes one of; empty: there are none, or it says how they stand. docs/guidance.md.
+std::string parted_prompt(const Concepts& concepts, const std::string& prompt);
 
 /// How long and how much memory, as text or JSON.
 struct Estimate {
