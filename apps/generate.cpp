@@ -5,6 +5,7 @@
 #include "apps/generation.h"
 #include "apps/session.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "pipelines/text_to_image.h"
 
 namespace fovea::apps {
@@ -77,6 +78,14 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
     if (options.profile) stream.profile(true);
     const Model& model = session.model(options.model, options.precision);
     report_words(model, options.prompt);
+    if (options.boxes.empty())
+        if (const auto parted =
+                parted_prompt(Concepts::load(find_model(options.model)), options.prompt);
+            !parted.empty())
+            log::warn(
+                "two things joined by \"and\" often become one: say how they stand, as in \"{}\", "
+                "or give each a --box",
+                parted);
     if (options.dry_run) return dry_run(stream, model, options, request);
 
     const auto seconds_since_start = [&] {
@@ -143,7 +152,10 @@ void add_generate(CLI::App& app, const std::shared_ptr<Host>& host) {
         guidance_footer());
     options->output = "fovea.png";
     options->size = "256x256";
-    command->add_option("prompt", options->prompt, "What to draw: objects, background, style");
+    command->add_option(
+        "prompt", options->prompt,
+        "What to draw: objects, background, style; of two, how they stand: left of, right "
+        "of, above or below");
     command->add_option("-o,--output", options->output, "A .png file, or a folder")
         ->capture_default_str();
     command

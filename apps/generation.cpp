@@ -24,9 +24,13 @@ void add_generation_options(CLI::App& command, GenerationOptions& o) {
                     "Classifier-free guidance: how strictly the text is followed; 1: off; default: "
                     "3, or what --guidance says")
         ->check(CLI::Range(0.0f, 100.0f));
-    command.add_option("--guidance", o.guidance,
-                       "Guidance by any of several terms, as in cfg:4,pag:2@blocks=3-5, see below; "
-                       "--cfg 4 is short for cfg:4");
+    command
+        .add_option("--guidance", o.guidance,
+                    "Guidance by any of several terms, as in cfg:4,pag:2@blocks=3-5, see below; "
+                    "--cfg 4 is short for cfg:4")
+        ->check([](const std::string& text) {
+            return text.empty() ? "nothing found, expected terms as in cfg:3,pag:1" : "";
+        });
     command.add_flag("--entropy-scale", o.entropy_scale,
                      "For sizes far from the training's: logits of self-attention scaled with the "
                      "number of keys");
@@ -161,7 +165,7 @@ std::string prompt_in(const std::string& settings) {
 
 Settings::Settings(const char* command, const CLI::App& app, const std::string& file,
                    const std::string& text)
-    : app_(app) {
+    : app_(app), command_(command), file_(file) {
     require(!text.empty(), "[{}] {} carries no fovea settings; was it made by fovea {}?", command,
             file, command);
     json_ = Json::parse(text, nullptr, false);
@@ -196,6 +200,19 @@ std::vector<std::string> word_warnings(const Model& model, const std::string& pr
 
 void report_words(const Model& model, const std::string& prompt) {
     for (const auto& warning : word_warnings(model, prompt)) log::warn("{}", warning);
+}
+
+std::string parted_prompt(const Concepts& concepts, const std::string& prompt) {
+    constexpr std::string_view kAnd = " and ";
+    const Wanted joined = read_prompt(concepts, prompt);
+    if (joined.objects.size() != 2 || !joined.relation.empty()) return {};
+    for (size_t at = prompt.find(kAnd); at != std::string::npos; at = prompt.find(kAnd, at + 1)) {
+        std::string parted = prompt;
+        parted.replace(at, kAnd.size(), " left of ");
+        // Not within a name, as in "fork and knife".
+        if (read_prompt(concepts, parted).objects == joined.objects) return parted;
+    }
+    return {};
 }
 
 void report(const Estimate& e, const vk::DeviceInfo& device, bool json) {

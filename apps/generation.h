@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "apps/app.h"
+#include "backend/error.h"
 #include "backend/vk/profile.h"
 #include "pipelines/denoise.h"
+#include "pipelines/score.h"
 
 /// What `fovea generate` and `fovea video` share: options, the settings that travel with what they
 /// make, reports.
@@ -71,18 +73,30 @@ class Settings {
     template <typename T>
     void take(const char* option, const char* key, T& value) const {
         const auto* given = app_.get_option_no_throw(option);  // none: the command has no such
-        if (given && given->count() == 0 && json_.contains(key)) json_.at(key).get_to(value);
+        if (given && given->count() == 0 && json_.contains(key)) try {
+                json_.at(key).get_to(value);
+            } catch (const Json::exception&) {
+                fail(
+                    "[{}] {} says {} {} in its settings, which fovea {} does not write: was it "
+                    "made by another command?",
+                    command_, file_, key, json_.at(key).dump(), command_);
+            }
     }
     void take(GenerationOptions& options) const;
 
   private:
     const CLI::App& app_;
+    std::string command_, file_;
     Json json_;
 };
 
 /// What to say of a prompt: words that the model does not know, an end that it does not read.
 std::vector<std::string> word_warnings(const Model& model, const std::string& prompt);
 void report_words(const Model& model, const std::string& prompt);
+
+/// What to write instead of a prompt of two things that are joined by "and", which the model mostly
+/// makes one of; empty: there are none, or it says how they stand. docs/guidance.md.
+std::string parted_prompt(const Concepts& concepts, const std::string& prompt);
 
 /// How long and how much memory, as text or JSON.
 struct Estimate {

@@ -38,9 +38,14 @@ constexpr const char* kEvaluator = "evaluator";
 
 void take_settings(const CLI::App& command, HeadHuntOptions& o) {
     constexpr uint64_t kMostBytes = 16 << 20;
-    const auto bytes = read_file(o.from, kMostBytes);
-    const Settings settings("headhunt", command, o.from,
-                            {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    std::string text;
+    if (o.from.ends_with(".png")) {
+        text = settings_in(o.from);
+    } else {
+        const auto bytes = read_file(o.from, kMostBytes);
+        text.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    }
+    const Settings settings("headhunt", command, o.from, text);
     settings.take("--scale", "scale", o.scale);
     settings.take("--u", "u", o.u);
     settings.take("--blocks", "blocks", o.blocks);
@@ -159,7 +164,7 @@ Json file_of(const HeadHunt::Request& request, const HeadHunt::Result& result,
 
 /// A row without, a row a chosen head alone, a row of all together; a column a prompt and seed.
 void draw_sheet(vk::Stream& stream, const Model& model, HeadHunt::Request request,
-                const HeadHunt::Result& result, const std::string& path) {
+                const HeadHunt::Result& result, const std::string& path, const Json& settings) {
     constexpr size_t kColumns = 6;
     auto& seeds = request.picture.seeds;
     auto& prompts = request.picture.each_prompt;
@@ -184,7 +189,8 @@ void draw_sheet(vk::Stream& stream, const Model& model, HeadHunt::Request reques
             cells.push_back(std::move(image));
         progress.update(static_cast<int>(i) + 1, static_cast<int>(rows.size()));
     }
-    save_png(path, tile_images(cells, static_cast<int>(columns)));
+    save_png(path, tile_images(cells, static_cast<int>(columns)),
+             {{kSettingsName, settings.dump()}});
 }
 
 void run(const CLI::App& command, HeadHuntOptions o) {
@@ -244,9 +250,10 @@ void run(const CLI::App& command, HeadHuntOptions o) {
         result = HeadHunt::run(stream, model, request);
     }
     std::ofstream file(o.output);
-    file << file_of(request, result, o, model).dump(1) << "\n";
+    const Json list = file_of(request, result, o, model);
+    file << list.dump(1) << "\n";
     require(file.good(), "[headhunt] {} cannot be written", o.output);
-    if (!o.picture.empty()) draw_sheet(stream, model, request, result, o.picture);
+    if (!o.picture.empty()) draw_sheet(stream, model, request, result, o.picture, list);
 
     fmt::print("score without  {:.4f}\n", result.score_without);
     for (size_t i = 0; i < result.chosen.size(); ++i)
@@ -296,8 +303,8 @@ void add_headhunt(CLI::App& app) {
         ->capture_default_str();
     command
         ->add_option("--from", o->from,
-                     "A list that was written before: searched for again with all its settings, "
-                     "but for those given here")
+                     "A list that was written before, or its sheet: searched for again with all "
+                     "its settings, but for those given here")
         ->check(CLI::ExistingFile);
     command->add_option("--state", o->state,
                         "Where trials are kept, to go on after an interrupt (default: beside the "

@@ -63,9 +63,11 @@ Mask hole_of(const InpaintOptions& options, const Image& picture) {
         hole = mask_of(Box{}, picture.width, picture.height);
     }
     for (const auto& text : options.boxes) {
-        const Mask more = mask_of(parse_box(text), picture.width, picture.height);
-        require(more.count() > 0, "[inpaint] --box {} lies outside the picture of {}×{}", text,
-                picture.width, picture.height);
+        const Box box = parse_box(text);
+        require(Box{0, 0, picture.width, picture.height}.contains(box),
+                "[inpaint] --box {} reaches beyond the picture of {}×{}", text, picture.width,
+                picture.height);
+        const Mask more = mask_of(box, picture.width, picture.height);
         for (size_t i = 0; i < hole.hole.size(); ++i) hole.hole[i] |= more.hole[i];
     }
     return hole;

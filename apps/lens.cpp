@@ -167,6 +167,7 @@ void run(const CLI::App& command, LensOptions options, Host& host) {
                 name);
     require(!options.from.empty() || command.count("--times") == 0,
             "[lens] --times found without --from, where the maps are of the --steps");
+    require(!options.output.empty(), "[lens] -o is empty, expected a .png file");
     require_png("lens", "-o", options.output);
 
     check_size("lens", options.size);

@@ -31,6 +31,7 @@ TEST_F(Cli, HelpTeachesAndSucceeds) {
 TEST_F(Cli, BadUsageIsCode2) {
     EXPECT_EQ(run("").code, 2);
     EXPECT_EQ(run("generate 'a cat' --steps 0").code, 2);
+    EXPECT_EQ(run("generate 'a cat' --guidance ''").code, 2);
     EXPECT_EQ(run("paint 'a cat'").code, 2);
 }
 
@@ -132,6 +133,18 @@ TEST_F(Cli, UnknownWordsAreReported) {
     EXPECT_EQ(result.code, 0);
     EXPECT_THAT(result.err, HasSubstr("\"aple\""));
     EXPECT_THAT(result.err, HasSubstr("apple"));
+}
+
+TEST_F(Cli, TwoThingsAreAskedToStandSomewhere) {
+    const auto said = [&](const std::string& prompt) {
+        return run("generate '" + prompt + "' --size 128x128 --steps 1 -o " + path("a.png")).err;
+    };
+    EXPECT_THAT(said("a cat and a fork and knife on a blue background"),
+                HasSubstr("as in \"a cat left of a fork and knife on a blue background\""));
+    for (const char* good : {"a cat left of a pear", "a fork and knife", "a cat, red and blue"})
+        EXPECT_THAT(said(good), ::testing::Not(HasSubstr("how they stand"))) << good;
+    EXPECT_THAT(said("a cat and a pear' --box 'cat=0,0,64,64"),
+                ::testing::Not(HasSubstr("how they stand")));
 }
 
 TEST_F(Cli, DryRunWritesNothing) {

@@ -47,6 +47,7 @@ TEST_F(EditCli, ErrorsAreOneLine) {
     expect_error("lens", "[lens] no prompt");
     expect_error("lens --from " + picture, "carries none");
     expect_error("lens 'a cat' -o cat.jpg", "expected a .png file");
+    expect_error("lens 'a cat' -o ''", "-o is empty, expected a .png file");
     expect_error("lens 'a cat' --word dog", "\"dog\" is not in the prompt, whose words are: a cat");
     expect_error("lens 'a cat' --from /dev/null", "/dev/null");
     expect_error("lens 'a cat' --from " + picture + " --steps 9",

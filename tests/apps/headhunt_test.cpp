@@ -55,6 +55,12 @@ TEST_F(HeadHuntCli, ChoosesGoesOnAndIsUsed) {
     const auto again = run("headhunt --from " + path("heads.json") + " -o " + path("again.json"));
     ASSERT_EQ(again.code, 0) << again.err;
     EXPECT_EQ(text("again.json"), bytes);
+    // The sheet knows as much, and pictures are not made of it.
+    const auto by_sheet = run("headhunt --from " + path("sheet.png") + " -o " + path("sheet.json"));
+    ASSERT_EQ(by_sheet.code, 0) << by_sheet.err;
+    EXPECT_EQ(text("sheet.json"), bytes);
+    EXPECT_THAT(run("generate --from " + path("sheet.png")).err,
+                HasSubstr("was it made by another command?"));
 
     EXPECT_EQ(run("generate 'a cat' --size 128x128 --steps 1 --guidance softpag:heads=" +
                   path("heads.json") + " -o " + path("a.png"))

@@ -55,7 +55,8 @@ TEST_F(InpaintCli, ErrorsAreOneLine) {
     expect_error(start + "--box 10,10,5,20", "is empty, expected LEFT < RIGHT and TOP < BOTTOM");
     expect_error(start + "--box -2147483648,0,2147483647,0", "is empty");
     expect_error("inpaint --box 200,10,220,20 " + picture + " 'a cat'",
-                 "lies outside the picture of 128×128");
+                 "reaches beyond the picture of 128×128");
+    expect_error(start + "--box 100,100,140,120", "reaches beyond the picture of 128×128");
     expect_error(start + "--box 1,1,9,9 --window 100", "window 100 found");
     expect_error(start + "--box 1,1,9,9 -o a.jpg", "expected a .png file or a folder");
     expect_error(start + "--box 1,1,9,9 --save-mask a.jpg", "--save-mask a.jpg found, expected");

@@ -57,6 +57,8 @@ TEST(GuidanceParser, ErrorsSayWhatIsExpected) {
     EXPECT_THAT(error_of("pag"), HasSubstr("pag:3"));
     EXPECT_THAT(error_of("pag:two"), HasSubstr("\"two\" found where a scale is expected"));
     EXPECT_THAT(error_of("pag:nan"), HasSubstr("a scale is expected"));
+    EXPECT_THAT(error_of("cfg:-3"), HasSubstr("scale -3 found, expected 0 or more"));
+    EXPECT_THAT(error_of("cfg:3,pag:inf"), HasSubstr("scale inf found"));
     EXPECT_THAT(error_of("pag:2@u=1"), HasSubstr("blocks, heads, steps, every"));
     EXPECT_THAT(error_of("pag:2@blocks"), HasSubstr("name=value"));
     EXPECT_THAT(error_of("blocks=3"), HasSubstr("begins with an option"));

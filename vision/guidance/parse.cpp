@@ -64,6 +64,8 @@ class TermParser {
                     text);
         } else {
             term_.scale = number<float>(rest, "a scale");
+            require(std::isfinite(term_.scale) && term_.scale >= 0,
+                    "[guidance] \"{}\": scale {} found, expected 0 or more", text, rest);
             scale_given_ = true;
         }
     }
