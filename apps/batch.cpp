@@ -1,6 +1,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+
+#ifdef __linux__
 #include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <cstdlib>
@@ -271,6 +274,7 @@ void submit_to_slurm(const BatchOptions& options, const std::string& jobs) {
     if (!job.output.has_filename()) job.output = job.output.parent_path();
     for (const auto& text : options.defaults) job.batch.push_back("--default=" + text);
     if (options.skip_invalid) job.batch.emplace_back("--skip-invalid");
+    if (options.workers > 0) job.batch.push_back(fmt::format("--workers={}", options.workers));
     if (options.deterministic) job.batch.emplace_back("--deterministic");
     const char* tune = std::getenv("FOVEA_TUNE");  // --no-tune sets it
     if (tune != nullptr && tune == std::string_view("off")) job.batch.emplace_back("--no-tune");
@@ -391,8 +395,7 @@ void add_batch(CLI::App& app) {
     command->add_flag("--deterministic", options->deterministic,
                       "Each alone: the same bits as fovea generate, on GPUs too");
     command
-        ->add_option("--devices", options->devices,
-                     "all, or indices or parts of names as in 0,1")
+        ->add_option("--devices", options->devices, "all, or indices or parts of names as in 0,1")
         ->delimiter(',');
     command
         ->add_option("--workers", options->workers,

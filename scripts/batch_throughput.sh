@@ -4,8 +4,9 @@
 #   scripts/batch_throughput.sh                                    a CPU: 16 jobs of 128x128, 4 steps
 #   scripts/batch_throughput.sh 512 256x256 24 0 "1 2 4 8 16 32 64"    a GPU by batch size
 #   scripts/batch_throughput.sh 8192 256x256 24 0,1 64                 two GPUs
-# A first run fills the caches and is not counted. Separate runs of generate: up to 512 jobs. Where nvidia-smi is, its utilisation is sampled
-# each 100 ms of a run, and the mean of the GPUs that did anything is printed.
+# A first run fills the caches and is not counted. Up to 512 jobs are followed by separate runs of
+# generate. Where nvidia-smi is, its utilisation is sampled each 100 ms of a run, and the mean of
+# the GPUs that did anything is printed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fovea=$PWD/build/fovea

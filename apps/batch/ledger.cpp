@@ -91,8 +91,7 @@ Ledger::Ledger(const fs::path& output, double claim_timeout, Journal journal)
     make_folders(output_ / ".batch");
     claimant_ = std::make_unique<Claimant>(home_);
     database_ = std::make_unique<Database>(home_ / "ledger.db", Database::Open::make);
-    database_->run(journal == Journal::wal ? "PRAGMA journal_mode = WAL"
-                                           : "PRAGMA journal_mode = DELETE");
+    database_->use_journal(journal == Journal::wal ? "WAL" : "DELETE");
     database_->run(kMine);
     Transaction transaction(*database_);
     database_->run(kSchema);

@@ -1,5 +1,8 @@
 #include "apps/batch/sqlite.h"
 
+#include <chrono>
+#include <thread>
+
 #include "backend/error.h"
 #include "vision/file.h"
 
@@ -73,6 +76,16 @@ Database::Database(const std::filesystem::path& path, Open open)
 
 void Database::run(const char* sql) {
     if (sqlite3_exec(handle_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) fail();
+}
+
+void Database::use_journal(const char* name) {
+    const auto sql = fmt::format("PRAGMA journal_mode = {}", name);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kPatience);
+    while (sqlite3_exec(handle_.get(), sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) {
+        const bool busy = (sqlite3_errcode(handle_.get()) & 0xff) == SQLITE_BUSY;
+        if (!busy || std::chrono::steady_clock::now() > end) fail();
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
 }
 
 int64_t Database::changes() const {

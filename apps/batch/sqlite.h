@@ -44,6 +44,9 @@ class Database {
     Database(const std::filesystem::path& path, Open open);
 
     void run(const char* sql);
+    /// To a journal of this name, WAL or DELETE. SQLite asks others for no patience here: where two
+    /// open a new file at once, one is told that it is busy.
+    void use_journal(const char* name);
     int64_t changes() const;  ///< rows of the last statement
 
   private:

@@ -300,6 +300,7 @@ struct Stream::Impl {
 
     // For all but `ahead` of the newest batches.
     void wait(uint64_t ahead) {
+        const uint64_t before = validation_messages();
         seal();
         const std::string failure = submit_sealed(true);
         const uint64_t value = last_value - std::min(last_value, ahead);
@@ -310,6 +311,7 @@ struct Stream::Impl {
         check(d.fn.vkWaitSemaphores(d.device, &info, UINT64_MAX), "vkWaitSemaphores");
         retire(value);
         require(failure.empty(), "{}", failure);
+        require(validation_messages() == before, "[vulkan] validation messages, see above");
     }
 
     Device& owner;
@@ -477,17 +479,11 @@ void Stream::download(const Access& source,
 void Stream::submit() {
     impl_->submit();
 }
-
 void Stream::wait() {
-    const uint64_t before = validation_messages();
     impl_->wait(0);
-    require(validation_messages() == before, "[vulkan] validation messages, see above");
 }
-
 void Stream::wait_for_earlier() {
-    const uint64_t before = validation_messages();
     impl_->wait(impl_->current ? 1 : 0);
-    require(validation_messages() == before, "[vulkan] validation messages, see above");
 }
 
 void Stream::profile(bool on) {

@@ -458,7 +458,7 @@ TEST_F(Batch, ProgressAndMetricsForPrograms) {
 {"prompt": "a red zorgle", "grid": {"seed": [1, 2]}}
 )");
     const auto result = run("batch " + jobs + " --progress json --metrics " + path("fovea.prom") +
-                            " --devices 0,0 --batch 1 -o " + path("out"));
+                            " --workers 2 --batch 1 -o " + path("out"));
     ASSERT_EQ(result.code, 0) << result.err;
     EXPECT_EQ(lines(result.out).back()["done"], 2);
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_jobs{state=\"done\"} 2\n"));
