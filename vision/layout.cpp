@@ -51,7 +51,7 @@ Subject load_subject(const std::string& text) {
     Subject subject{text.substr(0, at), load_image(file), load_opacity(file)};
     require(!subject.opacity.empty(),
             "[subject] {0} is opaque all over, expected transparent surroundings; cut it out with "
-            "fovea segment {0} --words \"{1}\" --cutout cutout.png",
+            "fovea segment {0} \"{1}\" --cutout cutout.png",
             file, subject.name);
     require(mask_of(subject.opacity, subject.picture.width, subject.picture.height).count() <
                 std::ssize(subject.opacity),

@@ -253,6 +253,7 @@ std::vector<std::string> guidance_help() {
         "skip:S            away from a model without these blocks",
         "All: steps=0.0-0.7, shares of the steps. pag to skip: blocks=3-5 or 2+5 (default: the",
         "middle two), heads=0+2 (not skip), every=2: computed every other step, held between",
+        "Beside cfg, pag:1@steps=0-0.6 draws best for its price",
     };
 }
 
