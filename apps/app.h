@@ -54,10 +54,10 @@ class Progress {
     bool shown_, terminal_, open_ = false;
 };
 
-/// "3.2 s", "2 min 05 s"
 inline double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
+/// "3.2 s", "2 min 05 s"
 std::string duration_text(double seconds);
 std::string size_text(uint64_t bytes);  ///< "12.3 MiB"
 

@@ -106,13 +106,11 @@ std::vector<std::string> devices_of(const BatchOptions& options) {
 }
 
 // Each device as often as it has workers: on a GPU two fill each other's pauses.
-std::vector<std::string> workers_of(const BatchOptions& options) {
+std::vector<std::string> workers_on(const std::vector<std::string>& devices, int asked) {
     std::vector<std::string> workers;
-    for (const auto& device : devices_of(options)) {
-        const auto automatic = [&] {
-            return vk::find_device(device).type == vk::DeviceType::cpu ? 1 : 2;
-        };
-        const int count = options.workers > 0 ? options.workers : automatic();
+    for (const auto& device : devices) {
+        int count = asked;
+        if (count == 0) count = vk::find_device(device).type == vk::DeviceType::cpu ? 1 : 2;
         workers.insert(workers.end(), static_cast<size_t>(count), device);
     }
     return workers;
@@ -155,9 +153,6 @@ class Workers {
 
 // Until the workers have no more to do.
 void watch(Run& run, const Workers& workers, Report& report, const Counts& before) {
-    const auto since = [](Clock::time_point start) {
-        return std::chrono::duration<double>(Clock::now() - start).count();
-    };
     auto beat = Clock::now(), results = beat, look = beat;
     double until_look = 0, until_results = kResults;
     bool told = false;
@@ -169,19 +164,19 @@ void watch(Run& run, const Workers& workers, Report& report, const Counts& befor
                            "\nfovea: finishing what is in flight; a second signal ends at once\n");
                 told = true;
             }
-            if (since(beat) >= kBeat) {
+            if (seconds_since(beat) >= kBeat) {
                 run.ledger.beat();
                 beat = Clock::now();
             }
-            if (since(results) >= until_results) {
+            if (seconds_since(results) >= until_results) {
                 results = Clock::now();
                 run.ledger.write_results();
-                until_results = std::max(kResults, since(results) / kPart);
+                until_results = std::max(kResults, seconds_since(results) / kPart);
             }
-            if (since(look) < until_look) continue;
+            if (seconds_since(look) < until_look) continue;
             look = Clock::now();
             const Counts counts = run.ledger.counts();
-            until_look = std::max(kLook, since(look) / kPart);
+            until_look = std::max(kLook, seconds_since(look) / kPart);
             report.update(before, counts, workers.working(), static_cast<double>(run.busy_us) / 1e6,
                           false);
         } catch (const std::exception& error) {
@@ -309,7 +304,7 @@ void run(const BatchOptions& options) {
     }
     if (options.slurm > 0) return submit_to_slurm(options, text);
     size_t skipped = list.bad.size();
-    settings.devices = workers_of(options);
+    const auto devices = devices_of(options);
     Ledger ledger(options.output, options.claim_timeout,
                   options.shard.empty() ? Journal::wal : Journal::rollback);
     list.bad.clear();
@@ -323,7 +318,8 @@ void run(const BatchOptions& options) {
         log::warn("{} file(s) that were done are missing or changed; they are made again", lost);
 
     const Counts before = ledger.counts();
-    if (before.pending + before.running == 0) settings.devices.clear();  // nobody needs one
+    if (before.pending + before.running > 0)  // else nobody needs a device
+        settings.devices = workers_on(devices, options.workers);
     Run run(ledger, std::move(settings));
     Report report(options.progress, options.metrics);
 #ifdef __GLIBC__

@@ -231,8 +231,7 @@ void run(const CLI::App& command, Options options, Host& host) {
         save_png(options.output, result.frames[0], {{kSettingsName, settings.dump()}});
     if (!options.show_mask.empty()) save_png(options.show_mask, mask_sheet(result));
     if (host.quiet()) return;
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_since(start);
     double share = 0;
     for (const float value : result.mask) share += value / static_cast<double>(result.mask.size());
     if (options.json) {

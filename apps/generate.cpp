@@ -79,8 +79,7 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
     const Model& model = session.model(options.model, options.precision);
     report_words(model, options.prompt);
     if (options.boxes.empty())
-        if (const auto parted =
-                parted_prompt(Concepts::load(find_model(options.model)), options.prompt);
+        if (const auto parted = parted_prompt(find_model(options.model), options.prompt);
             !parted.empty())
             log::warn(
                 "two things joined by \"and\" often become one: say how they stand, as in \"{}\", "
@@ -88,16 +87,13 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
                 parted);
     if (options.dry_run) return dry_run(stream, model, options, request);
 
-    const auto seconds_since_start = [&] {
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    };
     double first_step = 0;
     std::vector<Image> images;
     const fs::path preview_path = fs::path(paths[0]).replace_extension(".preview.png");
     {
         Progress progress("generate");
         request.on_step = [&](int done, int total) {
-            if (done == 1) first_step = seconds_since_start();
+            if (done == 1) first_step = seconds_since(start);
             progress.update(done, total);
         };
         request.on_preview = [&](int, const std::vector<Image>& previews) {
@@ -111,7 +107,7 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
     if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, paths[0]);
 
-    const double seconds = seconds_since_start();
+    const double seconds = seconds_since(start);
     if (options.json) {
         auto list = Json::array();
         for (size_t i = 0; i < paths.size(); ++i) {

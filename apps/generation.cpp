@@ -202,8 +202,10 @@ void report_words(const Model& model, const std::string& prompt) {
     for (const auto& warning : word_warnings(model, prompt)) log::warn("{}", warning);
 }
 
-std::string parted_prompt(const Concepts& concepts, const std::string& prompt) {
+std::string parted_prompt(const std::filesystem::path& model, const std::string& prompt) {
     constexpr std::string_view kAnd = " and ";
+    if (prompt.find(kAnd) == std::string::npos) return {};
+    const Concepts concepts = Concepts::load(model);
     const Wanted joined = read_prompt(concepts, prompt);
     if (joined.objects.size() != 2 || !joined.relation.empty()) return {};
     for (size_t at = prompt.find(kAnd); at != std::string::npos; at = prompt.find(kAnd, at + 1)) {

@@ -96,7 +96,7 @@ void report_words(const Model& model, const std::string& prompt);
 
 /// What to write instead of a prompt of two things that are joined by "and", which the model mostly
 /// makes one of; empty: there are none, or it says how they stand. docs/guidance.md.
-std::string parted_prompt(const Concepts& concepts, const std::string& prompt);
+std::string parted_prompt(const std::filesystem::path& model, const std::string& prompt);
 
 /// How long and how much memory, as text or JSON.
 struct Estimate {

@@ -130,9 +130,6 @@ std::string seam_text(const Seam& seam) {
 
 void run(const CLI::App& command, InpaintOptions options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
-    const auto seconds_since_start = [&] {
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    };
     if (!options.from.empty()) take_settings(command, options);
     require(!options.picture.empty() && !options.prompt.empty(),
             "[inpaint] no {}; try fovea inpaint room.png \"a cat\" --box 40,40,200,200",
@@ -169,7 +166,7 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
     {
         Progress progress("inpaint", !host.quiet());
         request.on_step = [&](int done, int total) {
-            if (done == 1) first_step = seconds_since_start();
+            if (done == 1) first_step = seconds_since(start);
             progress.update(done, total);
         };
         if (options.preview > 0)
@@ -206,7 +203,7 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
         fmt::print("{}\n", Json{{"pictures", list},
                                 {"filled", share},
                                 {"tiles", results[0].tiles},
-                                {"seconds", seconds_since_start()},
+                                {"seconds", seconds_since(start)},
                                 {"first_step_seconds", first_step},
                                 {"peak_device_bytes", device.peak_allocated()}}
                                .dump(2));
@@ -218,7 +215,7 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
                    paths.size() > 1 ? fmt::format("seed {}: ", request.jobs[i].seed) : "",
                    seam_text(results[i].seam));
     fmt::print(stderr, "{:.0f} % of the picture filled in {} tile(s); {} on {}\n", 100 * share,
-               results[0].tiles, duration_text(seconds_since_start()), device.info().name);
+               results[0].tiles, duration_text(seconds_since(start)), device.info().name);
 }
 
 }  // namespace

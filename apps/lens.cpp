@@ -221,9 +221,7 @@ void run(const CLI::App& command, LensOptions options, Host& host) {
     }
     fmt::print("{}\n", options.output);
     fmt::print(stderr, "{} word(s) in {} on {}\n", names.size(),
-               duration_text(
-                   std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()),
-               device.info().name);
+               duration_text(seconds_since(start)), device.info().name);
 }
 
 }  // namespace

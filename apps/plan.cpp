@@ -177,8 +177,7 @@ void run(const PlanOptions& o) {
 
     const auto begin = std::chrono::steady_clock::now();
     c.plan = plan(c.pattern, c.tile, c.q_len, c.kv_len, c.extra);
-    c.plan_seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    c.plan_seconds = seconds_since(begin);
     require(c.totals().kept_pairs > 0,
             "[plan] {} keeps no pair of a query and a key: there is nothing to plan", c.name);
     c.boxes = c.pattern.box_costs(c.tile);

@@ -112,9 +112,6 @@ void run(const CLI::App& command, VideoOptions options, Host& host) {
     report_words(model, options.prompt);
     if (options.dry_run) return dry_run(stream, model, options, request);
 
-    const auto seconds_since_start = [&] {
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    };
     const fs::path output = options.output;
     const fs::path preview_path =
         (output.has_filename() ? output : output.parent_path()).string() + ".preview.png";
@@ -138,7 +135,7 @@ void run(const CLI::App& command, VideoOptions options, Host& host) {
     if (options.profile) finish_profile(stream, output);
 
     if (host.quiet()) return;
-    const double seconds = seconds_since_start();
+    const double seconds = seconds_since(start);
     if (options.json) {
         Json json = Json::parse(clip.text);
         json["file"] = output.string();

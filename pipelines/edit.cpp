@@ -32,15 +32,6 @@ Tensor forward(const Walk& walk, const Tensor& z, float t, const Dit::Context& c
         DType::f32);
 }
 
-Tensor stack(vk::Stream& stream, std::initializer_list<Tensor> parts) {
-    Shape shape = parts.begin()->shape();
-    shape[0] = std::ssize(parts);
-    const Tensor all = empty(stream.device(), shape, parts.begin()->dtype());
-    int64_t i = 0;
-    for (const Tensor& part : parts) stream.copy(read(part), write(all.slice(i++, 1)));
-    return all;
-}
-
 }  // namespace editing
 
 namespace {
@@ -146,16 +137,14 @@ Walk start(vk::Stream& stream, const Model& model, const Request& request) {
 
 // Frames one after the other: the autoencoder's maps are the largest tensors of all.
 Tensor encode(const Walk& walk, const std::vector<Image>& pictures) {
-    Shape frames = walk.shape;
-    if (frames.size() == 5) frames.erase(frames.begin());
-    const Tensor all = empty(walk.stream.device(), frames, DType::f32);
-    for (int64_t i = 0; i < walk.frames(); ++i) {
-        const Image& picture = pictures[static_cast<size_t>(i)];
-        const Tensor latent = walk.model.autoencoder.encode(
-            walk.stream, to_device(walk.stream, {picture}, walk.model.dtype));
-        walk.stream.copy(read(convert(walk.stream, latent, DType::f32)), write(all.slice(i, 1)));
-    }
-    return all.reshape(walk.shape);
+    std::vector<Tensor> latents;
+    for (const Image& picture : pictures)
+        latents.push_back(
+            convert(walk.stream,
+                    walk.model.autoencoder.encode(
+                        walk.stream, to_device(walk.stream, {picture}, walk.model.dtype)),
+                    DType::f32));
+    return stacked(walk.stream, latents).reshape(walk.shape);
 }
 
 std::vector<Image> decode(const Walk& walk, const Tensor& z) {
@@ -262,7 +251,7 @@ Tensor edited(const Walk& walk, const std::vector<Tensor>& latents, size_t first
                              .part = {}};
         const Tensor &z = latents[i], target = add(stream, z, d);
         const Tensor batch =
-            walk.guided() ? stack(stream, {z, target, z, target}) : stack(stream, {z, target});
+            walk.guided() ? stacked(stream, {z, target, z, target}) : stacked(stream, {z, target});
         const Tensor v = difference(walk, forward(walk, batch, walk.times[i], walk.of_all, hooks));
         d = multiply(stream,
                      linear_combination(stream, {{1, d}, {walk.times[i + 1] - walk.times[i], v}}),

@@ -84,7 +84,7 @@ Reading read_latents(const Walk& walk, const std::vector<Tensor>& latents) {
     for (size_t i = 0; i < steps.size(); ++i) {
         walk.check_cancel();
         const Tensor& z = latents[steps[i]];
-        forward(walk, stack(stream, {z, z}), walk.times[steps[i]], both,
+        forward(walk, stacked(stream, {z, z}), walk.times[steps[i]], both,
                 reading.spread.around(taps.around(own, static_cast<int>(i))));
     }
     reading.maps = to_host(stream, taps.words(stream).at(0).values);

@@ -39,9 +39,6 @@ Dit::Context context_of(vk::Stream& stream, const Model& model,
 Tensor forward(const Walk& walk, const Tensor& z, float t, const Dit::Context& context,
                DitHooks hooks = {});
 
-/// Samples one behind the other.
-Tensor stack(vk::Stream& stream, std::initializer_list<Tensor> parts);
-
 /// Words that change together, as places in each prompt.
 struct Changed {
     std::vector<size_t> source, target;

@@ -108,17 +108,13 @@ class Batch {
             hooks = [this](const Evaluation& at) { return painta_->hooks(at.t); };
         }
         denoiser_ = std::make_unique<Denoiser>(stream, model, request_, latent, seeds, hooks);
-        const Tensor z =
-            empty(stream.device(), {count, latent[0], latent[1], channels}, DType::f32);
-        // One after the other, as decode_singly().
-        for (int64_t i = 0; i < count; ++i)
-            stream.copy(
-                read(convert(stream,
-                             model.autoencoder.encode(
-                                 stream, to_device(stream, {pieces[static_cast<size_t>(i)].known},
-                                                   model.dtype)),
-                             DType::f32)),
-                write(z.slice(i, 1)));
+        std::vector<Tensor> latents;  // one after the other, as decode_singly()
+        for (const Piece& piece : pieces)
+            latents.push_back(convert(
+                stream,
+                model.autoencoder.encode(stream, to_device(stream, {piece.known}, model.dtype)),
+                DType::f32));
+        const Tensor z = stacked(stream, latents);
         denoiser_->hold(z, upload(stream, open, z.shape(), DType::f32));
     }
 

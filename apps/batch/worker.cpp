@@ -182,8 +182,7 @@ class Worker {
 
     int64_t most_together(const Job& job, const Drawing& drawing) {
         const auto& request = drawing.request;
-        if (!request.boxes.empty() || !request.subjects.empty())
-            return 1;  // they are of one prompt
+        if (!request.boxes.empty()) return 1;  // they are of one prompt
         if (const auto found = most_.find(job.group()); found != most_.end()) return found->second;
         int64_t most = run_.options.batch;
         if (most == 0) {

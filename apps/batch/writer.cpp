@@ -95,7 +95,7 @@ void Writer::save(Product& product) {
     } catch (const std::exception& error) {
         return run_.ledger.fail(product.job, error.what(), made.device);
     }
-    made.save_seconds += std::chrono::duration<double>(Clock::now() - begin).count();
+    made.save_seconds += seconds_since(begin);
     commit(std::move(made));
 }
 

@@ -106,7 +106,7 @@ Row measure(Run& run, const Case& c) {
         const Tensor o =
             attention(stream, inputs[0].q, inputs[0].k, inputs[0].v, c.pattern, options);
         stream.wait();
-        row.first_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+        row.first_seconds = seconds_since(begin);
         row.error = error_of(stream, c, inputs[0], o);
     }
     row.ok = row.error <= allowed_error(run);

@@ -376,8 +376,7 @@ void bench_edit(vk::Device& device, const EditOptions& o) {
             for (size_t m = 0; m < methods.size(); ++m) {
                 const auto start = std::chrono::steady_clock::now();
                 const auto result = studio.run(methods[m], request, i);
-                const double seconds =
-                    std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+                const double seconds = seconds_since(start);
                 std::vector<Verdict> verdicts;
                 for (const Seen& seen : studio.scorer.look(studio.stream, result))
                     verdicts.push_back(judge(wanted, seen));

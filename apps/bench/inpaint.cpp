@@ -203,8 +203,7 @@ void bench_inpaint(vk::Device& device, const InpaintOptions& o) {
                     progress.update(done + static_cast<int>(part.size()) * step / steps, total);
                 });
                 Figures& f = figures[m];
-                f.seconds +=
-                    std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+                f.seconds += seconds_since(start);
                 std::vector<Image> crops;
                 for (size_t i = 0; i < part.size(); ++i)
                     crops.push_back(crop(pictures[i], part[i].crop));

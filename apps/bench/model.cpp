@@ -145,7 +145,7 @@ Row measure(Run& run, const Case& c, AttentionPath path) {
     const auto begin = Clock::now();
     run_once(stream, c, sets[0]);
     stream.wait();
-    row.first_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    row.first_seconds = seconds_since(begin);
     row.memory = run.device.allocated() - before;
     row.error = error_of(stream, c, sets[0]);
     row.ok = row.error <= tolerance(run.dtype);

@@ -58,7 +58,7 @@ void measure_and_add(Run& run, Row row, const Case& c) {
             const auto begin = Clock::now();
             const Tensor y = c.op(stream, inputs[0]);
             stream.wait();
-            row.first_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+            row.first_seconds = seconds_since(begin);
             row.error = c.error(stream, inputs[0], y);
         }
         row.ok = row.error <= tolerance(run.dtype);

@@ -63,8 +63,7 @@ Json start(const std::vector<std::string>& arguments, const fs::path& folder) {
     int status = 0;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
-    const double wall =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double wall = seconds_since(begin);
     if (interrupted()) throw Cancelled();
     const auto read = [](const fs::path& path) {
         std::ifstream file(path);

@@ -39,9 +39,7 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
         stream.wait();
     };
     const auto begin = Clock::now();
-    const auto elapsed = [&] {
-        return std::chrono::duration<double>(Clock::now() - begin).count();
-    };
+    const auto elapsed = [&] { return seconds_since(begin); };
     // A GPU that waited while a pipeline was compiled has clocked down, by up to six times on an
     // H200, and takes its time to come back.
     const double warm_up = std::max(run.seconds / 4, run.cpu() ? 0 : 0.3);

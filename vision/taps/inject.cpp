@@ -26,6 +26,9 @@ Tensor with_rows(vk::Stream& stream, const Tensor& x, const Rows& rows) {
 // (tokens) f32 in [0, 1] as what values of heads, (samples, tokens, heads, head_dim), are
 // multiplied by.
 Tensor mask_of_heads(vk::Stream& stream, const Tensor& mask, const Tensor& like) {
+    require(mask.shape() == Shape{like.dim(1)} && mask.dtype() == DType::f32,
+            "[inject] an f32 mask of {} tokens expected, found {}", like.dim(1),
+            to_string(mask.shape()));
     return convert(stream,
                    strided_copy(stream, mask, {like.dim(1), like.dim(2) * like.dim(3)}, {1, 0}),
                    like.dtype());
@@ -71,15 +74,9 @@ DitHooks::Attention inject_self(SelfInjection injection, DitHooks::Attention att
     return
         [in = std::move(injection), attention = std::move(attention)](
             vk::Stream& stream, int64_t layer, const Tensor& q, const Tensor& k, const Tensor& v) {
-            const int64_t tokens = q.dim(1);
             const Tensor own = attention(stream, layer, q, k, v);
             Tensor mask;
-            if (in.mask) {
-                require(in.mask.shape() == Shape{tokens} && in.mask.dtype() == DType::f32,
-                        "[inject] an f32 mask of {} tokens expected, found {}", tokens,
-                        to_string(in.mask.shape()));
-                mask = mask_of_heads(stream, in.mask, own);
-            }
+            if (in.mask) mask = mask_of_heads(stream, in.mask, own);
             Rows rows;
             for (const auto& [source, target] : in.pairs) {
                 require_samples(source, target, q);
@@ -96,11 +93,8 @@ DitHooks inject_reference(const ReferenceInjection& injection, const DitHooks& b
     const auto injected = [in = injection, base](vk::Stream& stream, int64_t layer, const Tensor& q,
                                                  const Tensor& k, const Tensor& v,
                                                  const Tensor& own) {
-        require(in.count > 0 && q.dim(0) % (2 * in.count) == 0 &&
-                    in.mask.shape() == Shape{q.dim(1)} && in.mask.dtype() == DType::f32,
-                "[inject] samples in multiples of {} and an f32 mask of their {} tokens expected, "
-                "found {} and {}",
-                2 * in.count, q.dim(1), q.dim(0), to_string(in.mask.shape()));
+        require(in.count > 0 && q.dim(0) % (2 * in.count) == 0,
+                "[inject] samples in multiples of {} expected, found {}", 2 * in.count, q.dim(0));
         const Tensor mask = mask_of_heads(stream, in.mask, own);
         const Tensor o = empty(stream.device(), own.shape(), own.dtype());
         stream.copy(read(own), write(o));
