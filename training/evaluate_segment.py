@@ -14,6 +14,7 @@ writes such scenes instead, --count of each kind by turns, which `fovea bench se
     objects   name and mask (white: more than half of what is seen there) of all that can be asked for; maybe none
 """
 
+import copy
 import json
 import os
 import time
@@ -32,6 +33,7 @@ from segment_scenes import SIZE, SLOTS, SceneMaker, Sprites, choose_rows
 
 SEEDS = {"known": 555100, "objects": 555200, "style": 555300}
 SIDE = SIZE // 2
+CLOSER_MARGIN, LEAST_CLOSER = 1.6, 0.16  # of ask_closer(): windows by boxes, and of the picture at least
 
 
 def load_model(folder, device):
@@ -80,6 +82,33 @@ class Measure:
                 prompts.said, prompts.earlier, prompts.given, self.shape)
         return logits.float(), scores.float()
 
+    def ask_again(self, features, skips, prompts, logits):
+        """The prompts once more, with their answers `logits` (n, H, W) as earlier masks and, without a box, their boxes."""
+        prompts.correct(logits, again=1.0)
+        return self.ask(features, skips, prompts)
+
+    def ask_closer(self, picture, prompts, count, margin=CLOSER_MARGIN):
+        """Which pixels (n, SIZE, SIZE) prompts with boxes mean, each asked in a window around its box, enlarged. Windows have
+        `margin` times the box's sides; pictures (B, 3, SIZE, SIZE) have `count` prompts each."""
+        corners = prompts.points[:, CLICKS:]
+        side = (margin * (corners[:, 1] - corners[:, 0]).amax(1)).clamp(min=LEAST_CLOSER, max=1)[:, None]
+        middle = torch.minimum(torch.maximum(corners.mean(1), side / 2), 1 - side / 2)
+
+        def view(x, side, middle):
+            zero = torch.zeros_like(side)
+            theta = torch.stack((torch.cat((side, zero, middle[:, :1]), 1), torch.cat((zero, side, middle[:, 1:]), 1)), 1)
+            grid = F.affine_grid(theta, (len(x), 1, SIZE, SIZE), align_corners=False)
+            return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False), grid
+
+        seen, _ = view(picture.float().repeat_interleave(count, 0), side, 2 * middle - 1)
+        closer = copy.copy(prompts)
+        closer.points = (prompts.points - (middle - side / 2)[:, None]) / side[:, None]
+        closer.given = torch.zeros_like(prompts.given)
+        features, *skips = self.encode(seen)
+        logits, _ = self.ask(features, skips, closer)
+        back, grid = view(enlarge(logits[:, :1]), 1 / side, (1 - 2 * middle) / side)
+        return (back[:, 0] > 0) & (grid.abs() <= 1).all(-1)
+
     def prompts(self, visible, valid, objects, kind, count):
         shares = [1.0 if k == kind else 0.0 for k in range(5)]
         prompts = Prompts(halve(visible), valid, objects, self.phrases, count, shares)
@@ -119,6 +148,11 @@ class Measure:
                 note("point_first_mask", ious[:, 0], prompts.asked)
                 note("point_best_of_masks", ious.amax(1), prompts.asked)
                 note("point_found", scores[:, -1] > 0, prompts.asked)
+                chosen = logits[torch.arange(len(logits), device=self.device), best[:, 0]]
+                twice = copy.copy(prompts)
+                again, _ = self.ask_again(features, skips, twice, chosen)
+                note("point_again", iou_of(enlarge(again[:, :1])[:, 0] > 0, prompts.truth), prompts.asked)
+                note("point_closer", iou_of(self.ask_closer(picture[:, 0], twice, count), prompts.truth), prompts.asked)
                 for click in range(1, CLICKS):
                     prompts.correct(logits[:, 0])
                     logits, scores = self.ask(features, skips, prompts)
@@ -126,6 +160,9 @@ class Measure:
             prompts = self.prompts(visible, valid, objects, BOX, count)
             logits, scores = self.ask(features, skips, prompts)
             note("box", iou_of(enlarge(logits[:, :1])[:, 0] > 0, prompts.truth), prompts.asked)
+            note("box_closer", iou_of(self.ask_closer(picture[:, 0], prompts, count), prompts.truth), prompts.asked)
+            logits, _ = self.ask_again(features, skips, prompts, logits[:, 0])
+            note("box_again", iou_of(enlarge(logits[:, :1])[:, 0] > 0, prompts.truth), prompts.asked)
             prompts = self.prompts(visible, valid, objects, NOWHERE, count)
             _, scores = self.ask(features, skips, prompts)
             note("nowhere_found", scores[:, -1] > 0, prompts.kind == NOWHERE)

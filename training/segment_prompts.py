@@ -163,15 +163,21 @@ class Prompts:
         return masks * self.present[:, None, None].float()
 
     @torch.no_grad()
-    def correct(self, logits):
-        """Adds a click where the answer `logits` (n, H, W) is wrong, and gives the answer as the earlier mask."""
+    def correct(self, logits, again=0.0):
+        """Adds a click where the answer `logits` (n, H, W) is wrong, and gives the answer as the earlier mask. A share `again`
+        is asked once more instead, with the answer's box where no box was given."""
         side = logits.shape[-1]
         answer, truth = logits > 0, self.target > 0.5
         wrong = (answer != truth).flatten(1)
         weight = torch.where(wrong.any(1, keepdim=True), wrong, truth.flatten(1)).float()
         index = pick_one(weight)
         positive = truth.flatten(1).gather(1, index[:, None])[:, 0]
-        can = self.present & (self.clicks < CLICKS)
+        once_more = (torch.rand(len(index), device=index.device) < again) & answer.flatten(1).any(1)
+        can = self.present & (self.clicks < CLICKS) & ~once_more
+        boxed = (once_more & self.present & ~self.seen[:, CLICKS])[:, None]
+        corners = torch.where(boxed[..., None], box_of(answer.float()), self.points[:, CLICKS:])
+        self.points = torch.cat((self.points[:, :CLICKS], corners), 1)
+        self.seen = torch.cat((self.seen[:, :CLICKS], self.seen[:, CLICKS:] | boxed), 1)
         row = F.one_hot(self.clicks.clamp(max=CLICKS - 1), TOKENS).bool() & can[:, None]
         self.points = torch.where(row[..., None], point_of(index, side)[:, None], self.points)
         types = torch.where(positive, POSITIVE, NEGATIVE)[:, None]

@@ -374,15 +374,43 @@ class SceneMaker:
         grain = of_clips(strength * 0.08 * self.rand(clips, 1, 1, 1) ** 3)
         return (x + grain * torch.randn_like(x)).clamp(0, 1)
 
+    def look_closer(self, picture, visible, valid, share):
+        """A `share` of the pictures as a closer look shows them: a window around an object, enlarged. Returns pictures,
+        visible alpha and which slots can be asked for."""
+        n, device = len(picture), self.device
+        weight = visible.float().flatten(2).sum(2)
+        index = torch.arange(SIZE, device=device).float()
+        alpha = visible.float()
+        centre = torch.stack([(alpha.sum(axis) * index).sum(2) / weight.clamp(min=1) for axis in (2, 3)], -1)
+        extent = torch.stack([((alpha.sum(axis) * (index - centre[..., k, None]) ** 2).sum(2)
+                               / weight.clamp(min=1)).sqrt() for k, axis in enumerate((2, 3))], -1).amax(-1)
+        slot = (valid.float() * self.rand(n, SLOTS)).argmax(1)[:, None]
+        # A thing's sides are about 3.5 times the deviation of its pixels; windows are 1.2 to 3 times as large.
+        side = 3.5 * extent.gather(1, slot)[:, 0] * 1.2 * 2.5 ** self.rand(n) / SIZE
+        chosen = (self.rand(n) < share) & valid.any(1) & (side < 0.9)
+        side = torch.where(chosen, side.clamp(min=0.16), torch.ones_like(side))
+        middle = centre.gather(1, slot[..., None].expand(-1, 1, 2))[:, 0] / SIZE + 0.25 * side[:, None] * (self.rand(n, 2) - 0.5)
+        middle = 2 * torch.minimum(torch.maximum(middle, side[:, None] / 2), 1 - side[:, None] / 2) - 1
+        zero = torch.zeros_like(side)
+        theta = torch.stack((torch.stack((side, zero, middle[:, 0]), -1), torch.stack((zero, side, middle[:, 1]), -1)), 1)
+        grid = F.affine_grid(theta, picture.shape, align_corners=False)
+        closer = [F.grid_sample(x, grid.to(x.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+                  for x in (picture, alpha)]
+        before, after = alpha.mean((2, 3)), closer[1].mean((2, 3))
+        still = (after > SEEN_AREA) & (after * (side * side)[:, None] > SEEN_SHARE * before)
+        return closer[0], closer[1].to(visible.dtype), valid & still
+
     @torch.no_grad()
-    def batch(self, b, frames=1, speed=0.06, strength=1.0):
+    def batch(self, b, frames=1, speed=0.06, strength=1.0, closer=0.0):
         """One batch: pictures (B, T, 3, SIZE, SIZE), visible alpha (B, T, S, SIZE, SIZE), which slots can be asked for
-        (B, T, S), objects' ids (B, S; -1: none)."""
+        (B, T, S), objects' ids (B, S; -1: none). A share `closer` of single pictures shows a part of its scene."""
         scene = self.describe(b, frames, speed)
         picture, visible, area = self.draw(scene)
         picture = self.degrade(picture, frames, strength)
         seen = visible.float().mean((2, 3))
         valid = (seen > SEEN_AREA) & (seen > SEEN_SHARE * area)
+        if closer > 0 and frames == 1:
+            picture, visible, valid = self.look_closer(picture, visible, valid, closer)
         number = scene["number"]
         objects = torch.where(number >= 0, torch.div(number, len(STYLES), rounding_mode="floor"), number)
         shape = (b, frames)

@@ -72,7 +72,7 @@ class Trainer:
                     chosen = ((prompts.kind == kind) & ~prompts.group).float()
                     figures.append((iou[:, 0] * chosen).sum() / chosen.sum().clamp(min=1))
             if turn < corrections:
-                prompts.correct(logits[:, 0].detach())
+                prompts.correct(logits[:, 0].detach(), again=0.3)
             prompts.group = torch.zeros_like(prompts.group)
         chosen = prompts.present.float()
         figures.append((iou[:, 0] * chosen).sum() / chosen.sum().clamp(min=1))
@@ -111,7 +111,7 @@ class Trainer:
     def step(self, corrections, speed, with_clips=True):
         """(loss, figures in the order of NAMES) of a batch of pictures and, where asked for, a batch of clips."""
         options, model, maker = self.options, self.model, self.maker
-        picture, visible, valid, objects = maker.batch(options.batch)
+        picture, visible, valid, objects = maker.batch(options.batch, closer=options.closer)
         visible, frames, b = halve(visible[:, 0]), picture[:, 0], options.batch
         if with_clips:
             clip, clip_visible, clip_valid, clip_objects = maker.batch(options.clips, FRAMES, speed)
@@ -140,6 +140,7 @@ def main():
     parser = arguments(__doc__, 10)
     parser.add_argument("--models", default="assets/default", help="folder with the text encoder")
     parser.add_argument("--batch", type=int, default=256, help="pictures of a step, of each process")
+    parser.add_argument("--closer", type=float, default=0.4, help="share of pictures that are a part of a scene, enlarged")
     parser.add_argument("--prompts", type=int, default=3, help="for each picture")
     parser.add_argument("--clips", type=int, default=16, help="clips of 3 frames of a step")
     parser.add_argument("--clips-every", type=int, default=3, help="steps: their many small kernels keep a GPU waiting")
@@ -222,7 +223,7 @@ def main():
         return (time.time() - started) / turns
 
     if cuda:
-        log(f"drawing {options.batch} pictures takes {seconds_of(lambda: maker.batch(options.batch), 5):.4f} s, a step's "
+        log(f"drawing {options.batch} pictures takes {seconds_of(lambda: maker.batch(options.batch, closer=options.closer), 5):.4f} s, a step's "
             f"losses {seconds_of(lambda: trainer.step(0, 0.05)[0].backward(), 4):.4f} s")
         clear()
 
