@@ -7,6 +7,7 @@
 #include <istream>
 
 #include "backend/error.h"
+#include "backend/patterns/parallel.h"
 #include "vision/file.h"
 
 namespace fovea::apps::batch {
@@ -27,6 +28,14 @@ std::unique_ptr<CLI::App> parser_of(const JobType& type, const std::shared_ptr<H
     auto app = std::make_unique<CLI::App>();
     type.add(*app, host);
     return app;
+}
+
+// To look options up.
+std::map<std::string, std::unique_ptr<CLI::App>> parsers_by_type() {
+    std::map<std::string, std::unique_ptr<CLI::App>> parsers;
+    for (const JobType& type : job_types())
+        parsers.emplace(type.name, parser_of(type, std::make_shared<Checker>()));
+    return parsers;
 }
 
 CLI::App& command_of(CLI::App& app) {
@@ -68,14 +77,14 @@ void check_by_command(const Job& job) {
     }
 }
 
-/// Jobs of a file as they come, with what is needed to tell that one is bad.
+/// Jobs of a file as they come; what is wrong with them is told at the end.
 class Reader {
   public:
     Reader(const Json& defaults) : defaults_(defaults) {}
 
     void line(int number, const std::string& text) {
         if (text.find_first_not_of(" \t\r") == std::string::npos) return;
-        line_ = number;
+        lines_.push_back({.number = number, .begin = candidates_.size(), .reason = {}});
         try {
             Json json;
             try {
@@ -89,12 +98,57 @@ class Reader {
             else
                 expand(json);
         } catch (const std::exception& error) {
-            list_.bad.push_back({number, error.what()});
+            candidates_.resize(lines_.back().begin);
+            lines_.back().reason = error.what();
         }
     }
-    JobList finish() { return std::move(list_); }
+
+    /// All of a line or nothing. Commands check their options on all of the machine's threads.
+    JobList finish() {
+        for_each_in_parallel(static_cast<uint32_t>(candidates_.size()), [&](uint32_t i) {
+            try {
+                check_by_command(candidates_[i].job);
+            } catch (const std::exception& error) {
+                candidates_[i].reason = error.what();
+            }
+        });
+        JobList list;
+        std::map<std::string, int> lines;  // of ids
+        for (size_t i = 0; i < lines_.size(); ++i) {
+            Line& line = lines_[i];
+            const size_t end = i + 1 < lines_.size() ? lines_[i + 1].begin : candidates_.size();
+            for (size_t c = line.begin; c < end && line.reason.empty(); ++c)
+                line.reason = reason_against(candidates_[c], line.number, lines);
+            if (!line.reason.empty()) {
+                for (size_t c = line.begin; c < end; ++c)
+                    if (const auto own = lines.find(candidates_[c].job.id);
+                        own != lines.end() && own->second == line.number)
+                        lines.erase(own);
+                list.bad.push_back({line.number, line.reason});
+                continue;
+            }
+            for (size_t c = line.begin; c < end; ++c) {
+                Job& job = candidates_[c].job;
+                job.index = std::ssize(list.jobs);
+                job.line = line.number;
+                list.jobs.push_back(std::move(job));
+            }
+        }
+        return list;
+    }
 
   private:
+    struct Line {
+        int number;
+        size_t begin;  ///< of its jobs among the candidates; they end with the next line's
+        std::string reason;
+    };
+    struct Candidate {
+        Job job;
+        bool named;  ///< its line gives its id
+        std::string reason;
+    };
+
     // "[json.exception.parse_error.101] parse error at line 1, column 7: …" → from the column on
     static std::string reason_of(const std::string& text) {
         const size_t at = text.find("column");
@@ -121,25 +175,18 @@ class Reader {
             require(!json.contains(key), "\"{}\" found both in \"grid\" and beside it", key);
             require(key != "id", "\"id\" in \"grid\": leave it out, or give one beside the grid");
             total *= values.size();
-            require(total + list_.jobs.size() <= kMaxJobs, "more than {} jobs", kMaxJobs);
+            require(total + candidates_.size() <= kMaxJobs, "more than {} jobs", kMaxJobs);
         }
         const std::string id = json.contains("id") ? id_of(json) : "";
-        const size_t before = list_.jobs.size();
-        try {
-            for (size_t i = 0; i < total; ++i) {
-                Json one = json;
-                size_t rest = i;  // the last key turns fastest
-                for (auto at = grid.rbegin(); at != grid.rend(); ++at) {
-                    one[at.key()] = at.value()[rest % at.value().size()];
-                    rest /= at.value().size();
-                }
-                if (!id.empty()) one["id"] = fmt::format("{}-{}", id, i + 1);
-                add(std::move(one));
+        for (size_t i = 0; i < total; ++i) {
+            Json one = json;
+            size_t rest = i;  // the last key turns fastest
+            for (auto at = grid.rbegin(); at != grid.rend(); ++at) {
+                one[at.key()] = at.value()[rest % at.value().size()];
+                rest /= at.value().size();
             }
-        } catch (...) {  // all of a line or nothing
-            for (size_t i = before; i < list_.jobs.size(); ++i) lines_.erase(list_.jobs[i].id);
-            list_.jobs.resize(before);
-            throw;
+            if (!id.empty()) one["id"] = fmt::format("{}-{}", id, i + 1);
+            add(std::move(one));
         }
     }
 
@@ -162,7 +209,7 @@ class Reader {
             options["type"].is_string() ? find_type(options["type"].get<std::string>()) : nullptr;
         require(type != nullptr, "\"type\": {} found, expected one of {}", options["type"].dump(),
                 types());
-        Job job{.index = std::ssize(list_.jobs), .line = line_, .type = type->name};
+        Job job{.type = type->name};
         if (options.contains("id")) job.id = id_of(options);
         options.erase("type");
         options.erase("id");
@@ -170,16 +217,18 @@ class Reader {
             at = at->is_null() ? options.erase(at) : std::next(at);
         job.options = std::move(options);
         if (job.id.empty()) job.id = sha256(job.spec()).substr(0, 16);
-        const auto [found, is_new] = lines_.try_emplace(job.id, line_);
-        require(is_new, "the same {} as line {}",
-                json.contains("id") ? "\"id\" " + json["id"].dump() : "job", found->second);
-        try {
-            check_by_command(job);
-        } catch (...) {
-            lines_.erase(job.id);
-            throw;
-        }
-        list_.jobs.push_back(std::move(job));
+        candidates_.push_back({std::move(job), json.contains("id"), {}});
+    }
+
+    // Why a line's job is bad; else its id is its own from here on, and nothing is returned.
+    static std::string reason_against(const Candidate& candidate, int line,
+                                      std::map<std::string, int>& lines) {
+        if (!candidate.reason.empty()) return candidate.reason;
+        const std::string& id = candidate.job.id;
+        const auto [found, is_new] = lines.try_emplace(id, line);
+        if (is_new) return {};
+        return fmt::format("the same {} as line {}",
+                           candidate.named ? "\"id\" " + Json(id).dump() : "job", found->second);
     }
 
     static std::string types() {
@@ -189,9 +238,8 @@ class Reader {
     }
 
     Json defaults_;
-    int line_ = 0;
-    std::map<std::string, int> lines_;  ///< of ids
-    JobList list_;
+    std::vector<Line> lines_;
+    std::vector<Candidate> candidates_;
 };
 
 // What an editor should offer for an option. null: without it, whatever the defaults say.
@@ -269,8 +317,8 @@ std::string Job::group() const {
 }
 
 std::vector<std::string> command_line(const Job& job, const std::string& output) {
-    const auto app = parser_of(*find_type(job.type), std::make_shared<Checker>());
-    const CLI::App& command = command_of(*app);
+    static const auto parsers = parsers_by_type();
+    const CLI::App& command = command_of(*parsers.at(job.type));
     std::vector<std::string> words{job.type};
     for (const auto& [key, value] : job.options.items()) {
         if (key == "output") continue;

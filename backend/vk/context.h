@@ -77,9 +77,11 @@ class Program {
         state_.wait(State::compiling, std::memory_order_acquire);
         return state();
     }
-    /// By the compiling thread, after it has written what the state speaks of.
+    /// By the compiling thread, after it has written what the state speaks of. In one order with
+    /// the library's count of who waits, which notify_all() reads next: else that may be read as 0
+    /// before this is seen, and somebody waits for ever.
     void finish(State state) {
-        state_.store(state, std::memory_order_release);
+        state_.store(state, std::memory_order_seq_cst);
         state_.notify_all();
     }
 

@@ -28,10 +28,6 @@ constexpr const char* kTiny =
 
 class Batch : public testing::Program {
   protected:
-    std::string write(const std::string& name, const std::string& text) const {
-        std::ofstream(path(name)) << text;
-        return path(name);
-    }
     // A line a job of the same file.
     static std::string seeds(int count) {
         std::string list;
@@ -39,12 +35,6 @@ class Batch : public testing::Program {
         return std::string(kTiny) + "\n" +
                R"({"prompt": "a red apple on a blue background", "grid": {"seed": [)" + list +
                "]}}\n";
-    }
-    std::vector<Json> lines(const std::string& text) const {
-        std::vector<Json> list;
-        std::istringstream in(text);
-        for (std::string line; std::getline(in, line);) list.push_back(Json::parse(line));
-        return list;
     }
     std::vector<Json> results(const std::string& folder) const {
         return lines(text(folder + "/results.jsonl"));
@@ -110,118 +100,6 @@ class Batch : public testing::Program {
             EXPECT_FALSE(entry.is_directory()) << entry.path() << ": of a process that has ended";
     }
 };
-
-TEST_F(Batch, EveryBadLineIsNamedAndNothingRuns) {
-    const auto jobs = write(
-        "jobs.jsonl",
-        "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
-        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"steps\": 0}\n"
-        "not json\n"
-        "\n"
-        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"stepz\": 3}\n"
-        "{\"type\": \"paint\", \"prompt\": \"a dog\"}\n"
-        "{\"type\": \"generate\"}\n"
-        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"size\": \"100x100\"}\n"
-        "{\"type\": \"generate\", \"prompt\": \"a cat\"}\n"
-        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"count\": 2}\n"
-        "{\"type\": \"video\", \"prompt\": \"a dog\", \"sampler\": \"ddim\"}\n"
-        "{\"type\": \"edit\", \"picture\": \"/no/such.png\", \"to\": \"a dog\"}\n"
-        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"output\": \"../x\"}\n"
-        "{\"type\": \"generate\", \"prompt\": [\"a\"]}\n"
-        "{\"type\": \"generate\", \"prompt\": \"-a\", \"model\": \"\", \"size\": \"100x100\"}\n"
-        "{\"type\": \"generate\", \"prompt\": \"a dog\", \"id\": \"a\\u0000b\"}\n");
-    const auto result = run("batch " + jobs + " -o " + path("out"));
-    EXPECT_EQ(result.code, 2);
-    for (const char* expected :
-         {":2: --steps", ":3: no JSON", ":5: \"stepz\" is no option of generate", ":6: \"type\"",
-          ":7: [generate] no prompt", ":8: [generate] width 100", ":9: the same job as line 1",
-          ":10: \"count\"", ":11: ", ":12: ", ":13: the name ../x", ":14: \"prompt\"",
-          ":15: [generate] width 100", ":16: \"id\""})
-        EXPECT_THAT(result.err, HasSubstr(expected));
-    EXPECT_THAT(result.err, HasSubstr("14 of the lines are bad"));
-    EXPECT_EQ(run("batch " + jobs + " --dry-run -o " + path("dry")).code, 2);
-    EXPECT_FALSE(fs::exists(path("dry")));
-    const auto rest = run("batch " + jobs + " --dry-run --skip-invalid");
-    EXPECT_EQ(lines(rest.out).size(), 1u);
-}
-
-TEST_F(Batch, GridsDefaultsAndIds) {
-    const auto jobs = write("jobs.jsonl",
-                            R"({"prompt": "a dog", "seed": 7}
-{"defaults": {"steps": 3, "type": "generate"}}
-{"prompt": "a cat", "grid": {"cfg": [3, 5], "seed": [1, 2, 3]}}
-{"prompt": "a cat", "seed": 4, "steps": 5, "id": "mine"}
-{"grid": {"prompt": ["a pizza", "an owl"]}, "id": "two"})");
-    const std::string common = "batch " + jobs + " --dry-run --default steps=2 ";
-    const auto listed = lines(run(common + "--default type=generate").out);
-    ASSERT_EQ(listed.size(), 10u);
-    EXPECT_EQ(listed[0]["options"], Json({{"prompt", "a dog"}, {"seed", 7}, {"steps", 2}}));
-    EXPECT_EQ(listed[3]["options"],
-              Json({{"prompt", "a cat"}, {"cfg", 3}, {"seed", 3}, {"steps", 3}}));
-    EXPECT_EQ(listed[4]["options"]["cfg"], 5);
-    EXPECT_EQ(listed[7]["id"], "mine");
-    EXPECT_EQ(listed[7]["options"]["steps"], 5);
-    EXPECT_EQ(listed[9]["id"], "two-2");
-    EXPECT_EQ(listed[9]["line"], 5);
-    std::set<std::string> ids;
-    for (const auto& job : listed) ids.insert(job["id"]);
-    EXPECT_EQ(ids.size(), 10u);
-    // From the content alone: the place in the file does not matter.
-    const auto moved =
-        write("moved.jsonl", R"({"steps":2,"seed":7,"type":"generate","prompt":"a dog"})");
-    EXPECT_EQ(lines(run("batch " + moved + " --dry-run").out)[0]["id"], listed[0]["id"]);
-    EXPECT_EQ(run(common).code, 2);  // the first line has no type
-}
-
-TEST_F(Batch, NamesAreSafe) {
-    const auto one = [&](const std::string& job, const std::string& name) {
-        const auto jobs = write("one.jsonl", job);
-        const auto result = run("batch " + jobs + " --dry-run --name '" + name + "'");
-        return result.code == 0 ? lines(result.out)[0]["file"].get<std::string>()
-                                : std::to_string(result.code);
-    };
-    const std::string job =
-        R"({"type": "generate", "prompt": "../a \"red\" apple/CON?* été...", "seed": 12, "id": "x"})";
-    EXPECT_EQ(one(job, "{id}"), "x.png");
-    EXPECT_EQ(one(job, "{index:05}-{seed:4}"), "00000-0012.png");
-    EXPECT_EQ(one(job, "{prompt:12}"), "a-red-apple.png");
-    EXPECT_EQ(one(job, "{prompt}"), "a-red-apple-CON-t.png");
-    EXPECT_EQ(one(job, "sets/{seed}/{id}.png"), "sets/12/x.png");
-    for (const char* bad : {"../{id}", "/tmp/{id}", "a/../{id}", "{nothing}", "{id", "con", "a//b",
-                            ".hidden", "{id}\\x", "a/.batch/x", "{prompt:0}", "Results.jsonl/{id}"})
-        EXPECT_EQ(one(job, bad), "2") << bad;
-    EXPECT_EQ(one(job, "results.jsonl"), "results.jsonl.png");
-    const auto video = R"({"type": "video", "prompt": "a cat", "id": "v"})";
-    EXPECT_EQ(one(video, "{id}"), "v.mp4");
-    EXPECT_EQ(one(video, "{id}.webp"), "v.webp");
-    // Collisions, also where case does not count or a file would be a folder.
-    const auto jobs = write("jobs.jsonl", R"({"type": "generate", "prompt": "a cat", "id": "A"}
-{"type": "generate", "prompt": "a dog", "id": "a"}
-{"type": "generate", "prompt": "an owl", "id": "b", "output": "A.png/x"})");
-    const auto result = run("batch " + jobs + " --dry-run");
-    EXPECT_EQ(result.code, 2);
-    EXPECT_THAT(result.err, HasSubstr(":2: the name a.png is that of job A"));
-    EXPECT_THAT(result.err, HasSubstr(":3: the name A.png/x.png"));
-}
-
-// Help texts may change without the file.
-Json undescribed(Json json) {
-    if (json.is_object()) json.erase("description");
-    for (auto& part : json)
-        if (part.is_structured()) part = undescribed(part);
-    return json;
-}
-
-TEST_F(Batch, TheSchemaIsThatOfTheCommands) {
-    const auto printed = Json::parse(run("batch --schema").out);
-    std::ifstream file(std::string(FOVEA_SOURCE_DIR) + "/docs/batch-jobs.schema.json");
-    EXPECT_TRUE(undescribed(printed) == undescribed(Json::parse(file)))
-        << "write it again: fovea batch --schema > docs/batch-jobs.schema.json";
-    const auto& generate = printed["anyOf"][0]["properties"];
-    EXPECT_EQ(generate["steps"]["type"], Json({"integer", "null"}));
-    EXPECT_EQ(generate["entropy-scale"]["type"], Json({"boolean", "null"}));
-    EXPECT_FALSE(generate.contains("count"));
-}
 
 TEST_F(Batch, PicturesAreThoseOfSingleRuns) {
     const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(

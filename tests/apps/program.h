@@ -8,7 +8,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
+#include <vector>
 
 namespace fovea::testing {
 
@@ -31,6 +34,18 @@ class Program : public ::testing::Test {
     std::string text(const std::string& name) const {
         std::ifstream file(folder_ / name);
         return {std::istreambuf_iterator<char>(file), {}};
+    }
+    /// Makes a file; returns its path.
+    std::string write(const std::string& name, const std::string& text) const {
+        std::ofstream(path(name)) << text;
+        return path(name);
+    }
+    /// JSON Lines.
+    static std::vector<nlohmann::json> lines(const std::string& text) {
+        std::vector<nlohmann::json> list;
+        std::istringstream in(text);
+        for (std::string line; std::getline(in, line);) list.push_back(nlohmann::json::parse(line));
+        return list;
     }
     /// The program without the wrapper of the validation layers.
     static std::string bare_program() {
