@@ -57,7 +57,7 @@ class BatchOnSlurm : public testing::Program {
     }
 };
 
-TEST_F(BatchOnSlurm, AKilledAndRequeuedTaskGoesOn) {
+TEST_F(BatchOnSlurm, TasksTakeGpusAndARequeuedOneGoesOn) {
     const int started = cluster("start");
     if (started == 77) GTEST_SKIP() << text("cluster.txt");
     ASSERT_EQ(started, 0) << text("cluster.txt");
@@ -70,10 +70,15 @@ TEST_F(BatchOnSlurm, AKilledAndRequeuedTaskGoesOn) {
              << i << "}\n";
     jobs.close();
 
-    const std::string number = output_of(bare_program() + " batch " + path("jobs.jsonl") +
-                                         " --slurm 2 --slurm-gpus 0 --batch 1 -o " + path("out"));
-    const std::string task = number.substr(0, number.find('\n')) + "_0";
+    const std::string number =
+        output_of(bare_program() + " batch " + path("jobs.jsonl") +
+                  " --slurm 2 --devices '$SLURM_JOB_GPUS' --batch 1 -o " + path("out"));
+    const std::string array = number.substr(0, number.find('\n')), task = array + "_0";
     ASSERT_TRUE(wait_until([&] { return pictures("out/shard-0") >= 2; })) << text("out/logs/0.txt");
+    // The node's one GPU is the first task's, so that the other waits.
+    ASSERT_TRUE(wait_until_said("squeue -h -r -j " + array + " -o '%K %T %b'",
+                                "1 PENDING gres:gpu:1\n0 RUNNING gres:gpu:1\n"))
+        << text("said.txt") << text("err.txt");
     // Slurm lets a requeued task wait for two minutes; asking twice does no more than asking once.
     ASSERT_TRUE(wait_until_said(
         "(scontrol requeue " + task + " || true) && squeue -h -j " + task + " -o %T", "PENDING\n"))

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A Slurm cluster of this machine alone: munged, slurmctld, slurmd with all they write below FOLDER.
+# It has one GPU for Slurm, whatever there is: /dev/null stands for its device file.
 # usage: slurm_cluster.sh start|stop FOLDER    start prints the environment for sbatch and others;
 # exit code 77: not possible here, with the reason
 set -euo pipefail
@@ -53,9 +54,11 @@ MpiDefault=none
 SlurmctldParameters=idle_on_node_suspend
 SchedulerParameters=sched_min_interval=100000
 KillWait=5
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) Gres=gpu:1 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
+echo "Name=gpu File=/dev/null" > "$folder/gres.conf"
 export SLURM_CONF=$folder/slurm.conf
 trap 'stop' ERR
 slurmctld || skip "slurmctld does not start: $(tail -n 1 "$folder/slurmctld.log")"
