@@ -338,14 +338,14 @@ Counts Ledger::counts() {
     return counts;
 }
 
-int64_t Ledger::pending_of(const Job& like) {
+int64_t Ledger::pending_of(const Job& like, int64_t most) {
     const std::lock_guard lock(mutex_);
     Statement count(*database_,
-                    fmt::format("SELECT count(*) FROM jobs WHERE grp = ? AND state = 'pending' AND "
-                                "{}",
+                    fmt::format("SELECT count(*) FROM (SELECT 1 FROM jobs WHERE grp = ? AND state "
+                                "= 'pending' AND {} LIMIT ?)",
                                 kIsMine)
                         .c_str());
-    count.bind(group_of(like)).step();
+    count.bind(group_of(like)).bind(most).step();
     return count.number(0);
 }
 

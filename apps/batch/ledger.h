@@ -72,7 +72,8 @@ class Ledger {
     /// Says that this process lives, and frees the claims of those that do not.
     void beat();
     Counts counts();
-    int64_t pending_of(const Job& like);
+    /// Jobs of the group that nobody has claimed, `most` where there are more.
+    int64_t pending_of(const Job& like, int64_t most);
 
     /// OUTPUT/results.jsonl, a line a job.
     void write_results();

@@ -165,8 +165,8 @@ class Worker {
     void gather(std::vector<Sketch>& sketches) {
         const Job& first = sketches[0].job;
         const auto workers = std::ssize(run_.options.devices);
-        const int64_t share = run_.ledger.pending_of(first) / workers;
-        const int64_t more = std::min(most_together(first, sketches[0].drawing) - 1, share);
+        const int64_t most = most_together(first, sketches[0].drawing) - 1;
+        const int64_t more = run_.ledger.pending_of(first, most * workers) / workers;
         if (more < 1) return;
         for (Job& job : run_.ledger.claim_more(first, more)) {
             flight_.push_back(job);
