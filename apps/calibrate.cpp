@@ -7,7 +7,9 @@
 #include <memory>
 
 #include "apps/app.h"
+#include "apps/generation.h"
 #include "backend/error.h"
+#include "pipelines/text_to_video.h"
 
 namespace fovea::apps {
 namespace {
@@ -71,7 +73,11 @@ Image draw(const Calibration& c) {
 
 void run(const CalibrateOptions& o) {
     require_folder_of("calibrate", "--output", o.output);
-    require_folder_of("calibrate", "--draw", o.picture);
+    require_png("calibrate", "--draw", o.picture);
+    require(o.dense_steps < std::max(o.steps, 1),
+            "[calibrate] --dense-steps {} found beside --steps {}, expected fewer: all would be "
+            "dense",
+            o.dense_steps, o.steps);
     vk::Device device(o.device);
     vk::Stream stream(device);
     const Model model =
@@ -86,6 +92,13 @@ void run(const CalibrateOptions& o) {
     request.block = o.block;
     request.range_ends = o.ranges;
     request.cancel = &interrupted();
+    // Masks of a clip that fovea video would refuse serve nobody.
+    TextToVideo::Request clip;
+    static_cast<DenoiseRequest&>(clip) = request;
+    clip.frames = o.frames;
+    clip.width = clip.height = o.size;
+    TextToVideo::require_fits(stream, model, clip);
+    for (const std::string& prompt : o.prompts) report_words(model, prompt);
     std::unique_ptr<Calibrator> calibrator;
     {
         Progress progress("calibrating");
@@ -128,7 +141,7 @@ void add_calibrate(CLI::App& app) {
                      "0.1,0.2,0.3,0.4,0.5,1)")
         ->delimiter(',');
     command->add_option("--block", o->block, "Tokens a block (default: 16, 32 or 64, by size)");
-    command->add_option("--frames", o->frames)->capture_default_str();
+    command->add_option("--frames", o->frames, "8 to 24")->capture_default_str();
     command->add_option("--size", o->size, "Pixels a side")->capture_default_str();
     command->add_option("--steps", o->steps)->capture_default_str();
     command->add_option("--cfg", o->cfg, "Guidance")->capture_default_str();

@@ -21,6 +21,7 @@ std::unique_ptr<Calibrator> measure_attention(vk::Stream& stream, const Model& m
     }
     settings.block = request.block > 0 ? request.block : block_for(tokens);
     if (!request.range_ends.empty()) settings.range_ends = request.range_ends;
+    validate(settings);
     // Few steps do not reach every range; one that has none is part of the next.
     const MassSettings all = settings;
     for (size_t r = all.range_ends.size(); r-- > 0;) {

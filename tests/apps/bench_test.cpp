@@ -203,7 +203,7 @@ TEST_F(BenchCli, ErrorsSayWhatWasFoundAndExpected) {
 
 TEST_F(BenchCli, CalibrationAndMethodsOnShortClips) {
     const auto made = run(fmt::format(
-        "calibrate 'a red fox moving left' --frames 2 --steps 2 --cfg 1 --ranges 0.5,1 --density "
+        "calibrate 'a red fox moving left' --frames 8 --steps 2 --cfg 1 --ranges 0.5,1 --density "
         "0.4 --precision fp32 -o {} --draw {}",
         path("masks.safetensors"), path("masks.png")));
     ASSERT_EQ(made.code, 0) << made.err;

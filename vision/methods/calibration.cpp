@@ -39,24 +39,28 @@ double sum_of_largest(std::vector<double> values, size_t count) {
                            0.0);
 }
 
-void check(const MassSettings& s) {
-    require(s.layers >= 1 && s.layers <= 1024 && s.heads >= 1 && s.heads <= 1024 && s.block >= 1,
-            "[calibration] 1 to 1024 layers and heads and blocks of at least 1 token expected, "
-            "found {}, {} and {}",
-            s.layers, s.heads, s.block);
+}  // namespace
+
+void validate(const MassSettings& s) {
+    require(s.layers >= 1 && s.layers <= 1024 && s.heads >= 1 && s.heads <= 1024,
+            "[calibration] 1 to 1024 layers and heads expected, found {} and {}", s.layers,
+            s.heads);
     for (const uint32_t extent : s.grid)
         require(extent >= 1 && extent <= 4096,
                 "[calibration] a grid of 1 to 4096 an axis, found {}", fmt::join(s.grid, "x"));
+    const uint64_t tokens = grid_of(s).tokens();
+    require(s.block >= 1 && s.block <= tokens,
+            "[calibration] blocks of 1 to {} tokens, all of {}, expected, found {}", tokens,
+            fmt::join(s.grid, "x"), s.block);
     require(s.blocks() <= 4096, "[calibration] at most 4096 blocks expected, found {}", s.blocks());
+    const auto not_after = [](float a, float b) { return !(a < b); };  // NaN too
     require(!s.range_ends.empty() && s.range_ends.back() == 1 && s.range_ends.size() <= 64 &&
                 s.range_ends.front() > 0 &&
-                std::adjacent_find(s.range_ends.begin(), s.range_ends.end(),
-                                   std::greater_equal<>()) == s.range_ends.end(),
-            "[calibration] ranges of steps that ascend to 1 expected, found {}",
+                std::adjacent_find(s.range_ends.begin(), s.range_ends.end(), not_after) ==
+                    s.range_ends.end(),
+            "[calibration] ranges of steps that ascend from above 0 to 1 expected, found {}",
             fmt::join(s.range_ends, ", "));
 }
-
-}  // namespace
 
 size_t MassSettings::range_of(int step, int steps) const {
     const float at = static_cast<float>(step) / static_cast<float>(std::max(steps, 1));
@@ -140,7 +144,7 @@ struct Calibrator::Masses {
 };
 
 Calibrator::Calibrator(MassSettings settings) : masses_(std::make_unique<Masses>()) {
-    check(settings);
+    validate(settings);
     Masses& m = *masses_;
     m.settings = std::move(settings);
     const size_t size = size_t{m.settings.blocks()} * m.settings.blocks();
@@ -324,7 +328,7 @@ Calibration load_calibration(const std::filesystem::path& path) {
     } catch (const nlohmann::json::exception& error) {
         fail("[calibration] {}: {}", path.string(), error.what());
     }
-    check(s);
+    validate(s);
     const int64_t ranges = std::ssize(s.range_ends), n = s.blocks(), bytes = (n * n + 7) / 8;
     for (const float order : file.floats("orders", {s.layers, s.heads})) {
         require(order < kOrderCount, "[calibration] {}: order {} found, there are {}",

@@ -27,6 +27,8 @@ struct MassSettings {
     size_t range_of(int step, int steps) const;
     uint32_t blocks() const;
 };
+/// Throws Error for what cannot be: blocks larger than the clip, ranges that do not ascend to 1.
+void validate(const MassSettings& settings);
 
 /// What a calibration chose.
 struct Calibration {
