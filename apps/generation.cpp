@@ -42,7 +42,12 @@ void add_generation_options(CLI::App& command, GenerationOptions& o) {
     command.add_option("--preview", o.preview, "Write NAME.preview.png every N steps")
         ->check(CLI::Range(0, 1000));
     command.add_option("--from", o.from, "Take prompt and settings from a result that fovea made")
-        ->check(CLI::ExistingPath);
+        ->check([](const std::string& path) {  // frames may be a pattern
+            std::error_code error;
+            return fs::exists(path, error) || path.find('%') != std::string::npos
+                       ? ""
+                       : "Path does not exist: " + path;
+        });
     command.add_option("--model", o.model, "Model folder (or FOVEA_MODEL)");
     command.add_flag("--profile", o.profile, "Print time by op and write a Chrome trace");
     command.add_flag("--dry-run", o.dry_run, "Only estimate memory and time, after a short probe");

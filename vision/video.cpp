@@ -23,6 +23,12 @@ constexpr size_t kMaxFileBytes = size_t{1} << 29;
 constexpr const char* kTextKey = "fovea";
 constexpr const char* kRateKey = "fps";
 
+const std::regex kNumbered("([^%]*)%0?([0-9]?)d([^%]*\\.png)");
+
+bool is_pattern(const fs::path& path) {
+    return std::regex_match(path.filename().string(), kNumbered);
+}
+
 /// Names of frames: of a folder or a pattern with one %d.
 struct FrameNames {
     fs::path folder;
@@ -30,14 +36,13 @@ struct FrameNames {
     int digits;
 
     explicit FrameNames(const fs::path& path) {
-        static const std::regex number("(.*)%(0?)([0-9]?)d(.*)");
         const std::string name = path.filename().string();
         std::smatch match;
-        if (std::regex_match(name, match, number)) {
+        if (std::regex_match(name, match, kNumbered)) {
             folder = path.parent_path();
             before = match[1];
-            digits = match[3].length() == 0 ? 1 : std::stoi(match[3]);
-            after = match[4];
+            digits = match[2].length() == 0 ? 1 : std::stoi(match[2]);
+            after = match[3];
         } else {
             folder = path;
             before = "frame-";
@@ -49,11 +54,6 @@ struct FrameNames {
         return folder / fmt::format("{}{:0{}}{}", before, i + 1, digits, after);
     }
 };
-
-bool is_pattern(const fs::path& path) {
-    const std::string name = path.filename().string();
-    return name.find('%') != std::string::npos && path.extension() == ".png";
-}
 
 void save_frames(const fs::path& path, const Clip& clip) {
     const FrameNames names(path);
@@ -164,7 +164,7 @@ std::string save_video(const fs::path& path, const Clip& clip) {
             return "animated WebP";
         case VideoFormat::gif:
             write_file(path, encode_gif(clip));
-            return "GIF of 256 colours";
+            return "GIF of 255 colours";
         case VideoFormat::frames:
             break;
     }
@@ -193,6 +193,7 @@ Clip load_video(const fs::path& path) {
     if (kind == "a WebP picture") return decode_webp(bytes, name);
     Clip clip = decode_libav(bytes, name);
     if (kind == "a GIF picture") clip.text = gif_comment(bytes);
+    if (kind == "a PNG picture") clip.text = parse_png_text(bytes, name)[kTextKey];  // of a frame
     return clip;
 }
 

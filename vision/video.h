@@ -29,10 +29,10 @@ enum class VideoFormat { mp4, webp, gif, frames };
 /// %04d …) before .png. Throws Error that lists these.
 VideoFormat video_format(const std::filesystem::path& path);
 
-/// Writes a clip in the format of its name. → how it is encoded: "H.264", "GIF, 256 colours" … MP4
-/// needs even sides. Every file appears whole or not at all (write_file); a folder is made where
-/// there is none, gets frame-0001.png and on, and loses higher numbers of an earlier, longer clip.
-/// The same clip gives the same bytes on one machine. Throws Error.
+/// Writes a clip in the format of its name. → how it is encoded: "H.264", "GIF of 255 colours" …
+/// MP4 needs even sides. Every file appears whole or not at all (write_file); a folder is made
+/// where there is none, gets frame-0001.png and on, and loses higher numbers of an earlier, longer
+/// clip. The same clip gives the same bytes on one machine. Throws Error.
 std::string save_video(const std::filesystem::path& path, const Clip& clip);
 
 /// Whether something is no PNG or JPEG, which load_image() reads: a folder or pattern of frames, a

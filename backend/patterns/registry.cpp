@@ -238,16 +238,19 @@ Pattern parse_pattern(std::string_view spec, const Grid& grid) {
     const Parts parts = split(spec, ':');
     for (const Entry& entry : kEntries)
         if (parts[0] == entry.name) return entry.parse(parts, grid, spec);
-    std::string names;
-    for (const Entry& entry : kEntries)
-        names += fmt::format("{}{}", names.empty() ? "" : ", ", entry.name);
-    fail("[pattern] \"{}\" found, expected one of: {}", spec, names);
+    fail("[pattern] \"{}\" found, expected one of: {}", spec, fmt::join(pattern_names(), ", "));
 }
 
 std::optional<Neighborhood> parse_neighborhood(std::string_view spec, const Grid& grid) {
     const Parts parts = split(spec, ':');
     if (parts[0] != "neighborhood") return {};
     return read_neighborhood(parts, grid, spec);
+}
+
+std::vector<std::string> pattern_names() {
+    std::vector<std::string> names;
+    for (const Entry& entry : kEntries) names.emplace_back(entry.name);
+    return names;
 }
 
 std::vector<std::string> pattern_help() {

@@ -18,6 +18,9 @@ Pattern parse_pattern(std::string_view spec, const Grid& grid);
 /// The same where the spec names a neighborhood, for what only that pattern can tell; else nothing.
 std::optional<Neighborhood> parse_neighborhood(std::string_view spec, const Grid& grid);
 
+/// The first word of every spec.
+std::vector<std::string> pattern_names();
+
 /// One line of help a pattern: its spec and what it means.
 std::vector<std::string> pattern_help();
 

@@ -133,6 +133,9 @@ TEST(Methods, AreMadeByName) {
     };
     EXPECT_THAT(refused({.pattern = "rectified:keeps=0.5"}), HasSubstr("expected block, keep"));
     EXPECT_THAT(refused({.pattern = "rectified:keep=x"}), HasSubstr("where a number is expected"));
+    for (const char* value : {"nan", "inf"})
+        EXPECT_THAT(refused({.pattern = std::string("rettention:growth=") + value + ":of=dense"}),
+                    HasSubstr("where a number is expected"));
     EXPECT_THAT(refused({.pattern = "rettention"}), HasSubstr("a pattern is missing"));
     EXPECT_THAT(refused({.pattern = "reordered"}), HasSubstr("fovea calibrate"));
     EXPECT_THAT(refused({.pattern = "spiral"}), HasSubstr("expected one of"));
@@ -182,6 +185,26 @@ TEST(Calibration, FindsTheOrderInWhichAttentionFallsIntoBlocks) {
     EXPECT_GT(calibrator.kept_mass(c), 0.95);
     EXPECT_NEAR(kept_share(c.pattern(0, 0, 2), kTokens), c.density(0), 1e-6);
     EXPECT_EQ(c.schedule()(0, 1, 2).key(), c.pattern(0, 1, 2).key());
+}
+
+TEST(Calibration, RefusesWhatCannotBe) {
+    const auto refused = [](auto change) -> std::string {
+        MassSettings s = settings();
+        change(s);
+        try {
+            Calibrator{s};
+        } catch (const Error& error) {
+            return error.what();
+        }
+        return "";
+    };
+    EXPECT_EQ(refused([](MassSettings& s) { s.block = kTokens; }), "");
+    for (const uint32_t block : {0u, static_cast<uint32_t>(kTokens) + 1, 4'000'000'000u})
+        EXPECT_THAT(refused([&](MassSettings& s) { s.block = block; }),
+                    HasSubstr(std::to_string(block)));
+    for (const std::vector<float>& ends :
+         {std::vector<float>{-1, 1}, {0, 1}, {NAN, 1}, {0.5f, NAN, 1}, {0.5f, 0.5f, 1}, {0.5f}})
+        EXPECT_THAT(refused([&](MassSettings& s) { s.range_ends = ends; }), HasSubstr("ascend"));
 }
 
 TEST(Calibration, ComesBackFromItsFile) {

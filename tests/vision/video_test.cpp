@@ -117,7 +117,7 @@ TEST(Video, NamesSayTheFormat) {
     EXPECT_EQ(video_format("x/"), VideoFormat::frames);
     EXPECT_EQ(video_format(folder.path()), VideoFormat::frames);
     EXPECT_EQ(video_format("x/%d.png"), VideoFormat::frames);
-    for (const char* name : {"a.png", "a.avi", "a", "%d.gif.x"})
+    for (const char* name : {"a.png", "a.avi", "a", "%d.gif.x", "x/%s.png", "x/%d-%d.png"})
         EXPECT_THAT([&] { video_format(name); }, ThrowsMessage<Error>(HasSubstr(".webp"))) << name;
 }
 

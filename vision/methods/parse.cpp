@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <map>
 #include <string_view>
 
@@ -41,7 +42,8 @@ class Spec {
         if (text.empty()) return otherwise;
         T value{};
         const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-        require(code == std::errc() && end == text.data() + text.size(),
+        require(code == std::errc() && end == text.data() + text.size() &&
+                    std::isfinite(static_cast<double>(value)),
                 "[method] \"{}\": \"{}\" found where a number is expected", text_, text);
         return value;
     }
@@ -102,6 +104,12 @@ std::unique_ptr<AttentionMethod> attention_method(const MethodRequest& r, const 
                                                   const Grid& grid) {
     const bool selects = r.pattern.starts_with("rectified"),
                reuses = r.pattern.starts_with("rettention");
+    const auto rules = pattern_names();
+    const std::string first = r.pattern.substr(0, r.pattern.find(':'));
+    require(selects || reuses || std::find(rules.begin(), rules.end(), first) != rules.end(),
+            "[method] pattern \"{}\" found, expected one of: {}, rectified, rettention:of=PATTERN, "
+            "and for a clip auto",
+            r.pattern, fmt::join(rules, ", "));
     if (!selects && !reuses)
         return pattern_method(schedule_of(r.pattern, r.calibration, model, grid));
     Spec spec(r.pattern);
