@@ -90,6 +90,7 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
     double first_step = 0;
     std::vector<Image> images;
     const fs::path preview_path = fs::path(paths[0]).replace_extension(".preview.png");
+    const PreviewFile until_done(options.preview > 0 ? preview_path : "");
     {
         Progress progress("generate");
         request.on_step = [&](int done, int total) {
@@ -104,7 +105,6 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
     for (size_t i = 0; i < images.size(); ++i)
         save_png(paths[i], images[i],
                  {{kSettingsName, settings_of(session, request.seeds[i]).dump()}});
-    if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, paths[0]);
 
     const double seconds = seconds_since(start);

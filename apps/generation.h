@@ -83,11 +83,27 @@ class Settings {
             }
     }
     void take(GenerationOptions& options) const;
+    bool has(const char* key) const { return json_.contains(key); }
 
   private:
     const CLI::App& app_;
     std::string command_, file_;
     Json json_;
+};
+
+/// A preview that is there while the work goes on, whatever its end. Empty: none.
+class PreviewFile {
+  public:
+    explicit PreviewFile(std::filesystem::path path) : path_(std::move(path)) {}
+    PreviewFile(const PreviewFile&) = delete;
+    PreviewFile& operator=(const PreviewFile&) = delete;
+    ~PreviewFile() {
+        std::error_code error;
+        if (!path_.empty()) std::filesystem::remove(path_, error);
+    }
+
+  private:
+    std::filesystem::path path_;
 };
 
 /// What to say of a prompt: words that the model does not know, an end that it does not read.

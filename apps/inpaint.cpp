@@ -163,6 +163,7 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
     double first_step = 0;
     std::vector<Inpaint::Result> results;
     const fs::path preview_path = fs::path(paths[0]).replace_extension(".preview.png");
+    const PreviewFile until_done(options.preview > 0 ? preview_path : "");
     {
         Progress progress("inpaint", !host.quiet());
         request.on_step = [&](int done, int total) {
@@ -188,7 +189,6 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
     };
     for (size_t i = 0; i < results.size(); ++i)
         save_png(paths[i], results[i].picture, {{kSettingsName, settings_of(i).dump()}});
-    if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, paths[0]);
 
     if (host.quiet()) return;

@@ -24,12 +24,15 @@ struct VideoOptions : GenerationOptions {
 
 void take_settings(const CLI::App& command, VideoOptions& o) {
     const Settings from("video", command, o.from, load_video(o.from).text);
+    require(from.has("frames"), "[video] {} says nothing of frames: was it made by fovea generate?",
+            o.from);
     from.take(o);
     from.take("--frames", "frames", o.frames);
     from.take("--fps", "fps", o.fps);
     from.take("--dense-steps", "dense_steps", o.dense_steps);
     from.take("--dense-layers", "dense_layers", o.dense_layers);
-    from.take("--calibration", "calibration", o.calibration);
+    if (o.pattern.find("reordered") != std::string::npos)
+        from.take("--calibration", "calibration", o.calibration);
     from.take("--cache", "cache", o.cache);
     from.take("--image", "image", o.image);
 }
@@ -94,6 +97,10 @@ void run(const CLI::App& command, VideoOptions options, Host& host) {
     const auto start = std::chrono::steady_clock::now();
     if (!options.from.empty()) take_settings(command, options);
     require(!options.prompt.empty(), "[video] no prompt; try fovea video \"a red heart beating\"");
+    require(options.calibration.empty() || options.pattern.find("reordered") != std::string::npos,
+            "[video] --calibration found beside --pattern {}, expected --pattern reordered, or "
+            "rettention:of=reordered",
+            options.pattern);
     if (!options.dry_run) require_output(options);
 
     check_size("video", options.size);
@@ -115,6 +122,7 @@ void run(const CLI::App& command, VideoOptions options, Host& host) {
     const fs::path output = options.output;
     const fs::path preview_path =
         (output.has_filename() ? output : output.parent_path()).string() + ".preview.png";
+    const PreviewFile until_done(options.preview > 0 ? preview_path : "");
     Clip clip{.frames = {},
               .fps = static_cast<double>(fps),
               .text = clip_settings(options, request, fps, model, device.info()).dump()};
@@ -131,7 +139,6 @@ void run(const CLI::App& command, VideoOptions options, Host& host) {
     }
     clip.frames = std::move(result.frames);
     const std::string encoded = save_video(output, clip);
-    if (options.preview > 0) fs::remove(preview_path);
     if (options.profile) finish_profile(stream, output);
 
     if (host.quiet()) return;
@@ -195,8 +202,9 @@ void add_video(CLI::App& app, const std::shared_ptr<Host>& host) {
         ->add_option("-o,--output", options->output,
                      "A name with .mp4, .webp or .gif; a folder/ or frame-%04d.png for frames")
         ->capture_default_str();
-    command->add_option("--frames", options->frames, "Default: 16, as the model was trained")
-        ->check(CLI::Range(1, 1000));
+    command
+        ->add_option("--frames", options->frames, "8 to 24; default: 16, as the model was trained")
+        ->check(CLI::PositiveNumber);
     command->add_option("--fps", options->fps, "Frames a second of the file; default: 8")
         ->check(CLI::Range(1, 100));
     command->add_option("--size", options->size,

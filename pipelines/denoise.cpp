@@ -16,7 +16,7 @@ constexpr double kBlankDeviation = 0.004;  // one of 255 steps: nothing to see
 
 }  // namespace
 
-void refuse_blank(std::span<const Image> pictures) {
+void refuse_blank(std::span<const Image> pictures, const char* command) {
     double sum = 0, squares = 0, count = 0;
     for (const Image& picture : pictures)
         for (const float value : picture.rgb) {
@@ -25,10 +25,11 @@ void refuse_blank(std::span<const Image> pictures) {
             count += 1;
         }
     const double mean = sum / count, deviation = std::sqrt(squares / count - mean * mean);
-    require(deviation >= kBlankDeviation,
-            "[generate] the picture is blank (standard deviation {:.5f}); nothing was written. Try "
-            "another seed, more steps or a lower --cfg",
-            deviation);
+    require(
+        deviation >= kBlankDeviation,
+        "[{}] the {} is blank (standard deviation {:.5f}); nothing was written. Try another seed, "
+        "more steps or a lower --cfg",
+        command, pictures.size() == 1 ? "picture" : "clip", deviation);
 }
 
 void validate(const DenoiseRequest& request, const char* command) {

@@ -158,8 +158,8 @@ void validate_methods(const DenoiseRequest& request, bool remembers, bool featur
 /// Throws Error for numbers that cannot be. `command` begins the message.
 void validate(const DenoiseRequest& request, const char* command);
 
-/// Throws Error where there is nothing to see on any of them.
-void refuse_blank(std::span<const Image> pictures);
+/// Throws Error where there is nothing to see on any of them. `command` begins the message.
+void refuse_blank(std::span<const Image> pictures, const char* command = "generate");
 
 /// Sides of pictures and frames: the autoencoder's 8 pixels and patches of 2.
 inline constexpr int kSideMultiple = 16;

@@ -164,7 +164,7 @@ TextToVideo::Result TextToVideo::run(vk::Stream& stream, const Model& model,
     Result result{.frames = decode(run, latents, batch, decoded),
                   .density = method->attention->density(stream),
                   .computed = method->cache ? method->cache->computed() : 1};
-    refuse_blank(result.frames);
+    refuse_blank(result.frames, "video");
     log::info("{} frames, {} steps, {:.2f} s", request.frames, request.steps, seconds_since(begin));
     return result;
 }
