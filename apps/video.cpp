@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <limits>
 #include <memory>
 
 #include "apps/generation.h"
@@ -16,15 +17,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kAsTrained = std::numeric_limits<int>::min();
+
 struct VideoOptions : GenerationOptions {
-    int frames = 0, fps = 0, dense_steps = 0;  // 0 frames or fps: as the model was trained
+    int frames = kAsTrained, fps = 0, dense_steps = 0;  // 0 fps: as the model was trained
     std::vector<int> dense_layers;
     std::string image, calibration, cache;
 };
 
 void take_settings(const CLI::App& command, VideoOptions& o) {
     const Settings from("video", command, o.from, load_video(o.from).text);
-    require(from.has("frames"), "[video] {} says nothing of frames: was it made by fovea generate?",
+    require(from.has("frames"),
+            "[video] {} says nothing of frames in its settings: was it made by another command?",
             o.from);
     from.take(o);
     from.take("--frames", "frames", o.frames);
@@ -52,7 +56,7 @@ TextToVideo::Request request_of(const VideoOptions& options, const ClipLimits& l
     TextToVideo::Request request;
     fill(request, options);
     request.seed = options.seed;
-    request.frames = options.frames > 0 ? options.frames : limits.frames;
+    request.frames = options.frames == kAsTrained ? limits.frames : options.frames;
     request.method = {.pattern = options.pattern,
                       .dense_steps = options.dense_steps,
                       .dense_layers = options.dense_layers,
@@ -202,9 +206,8 @@ void add_video(CLI::App& app, const std::shared_ptr<Host>& host) {
         ->add_option("-o,--output", options->output,
                      "A name with .mp4, .webp or .gif; a folder/ or frame-%04d.png for frames")
         ->capture_default_str();
-    command
-        ->add_option("--frames", options->frames, "8 to 24; default: 16, as the model was trained")
-        ->check(CLI::PositiveNumber);
+    command->add_option("--frames", options->frames,
+                        "8 to 24; default: 16, as the model was trained");
     command->add_option("--fps", options->fps, "Frames a second of the file; default: 8")
         ->check(CLI::Range(1, 100));
     command->add_option("--size", options->size,
