@@ -7,6 +7,7 @@
 #include "backend/error.h"
 #include "backend/log.h"
 #include "pipelines/text_to_image.h"
+#include "vision/file.h"
 
 namespace fovea::apps {
 namespace {
@@ -57,6 +58,7 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
     const auto paths = options.dry_run
                            ? std::vector<fs::path>{}
                            : output_paths("generate", options.output, options.seed, options.count);
+    if (!paths.empty() && !host.quiet()) require_writable(paths[0]);
 
     const auto settings_of = [options, request](Session& session, uint64_t seed) {
         Json json = settings(options, request, session.model(options.model, options.precision),

@@ -9,6 +9,7 @@
 #include "apps/session.h"
 #include "backend/error.h"
 #include "pipelines/text_to_image.h"
+#include "vision/file.h"
 
 namespace fovea::apps {
 namespace {
@@ -149,6 +150,7 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
     const auto paths = options.dry_run
                            ? std::vector<fs::path>{}
                            : output_paths("inpaint", options.output, options.seed, options.count);
+    if (!paths.empty() && !host.quiet()) require_writable(paths[0]);
 
     request.cancel = host.cancel();
     validate(request, "inpaint");

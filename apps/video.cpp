@@ -11,6 +11,7 @@
 #include "backend/error.h"
 #include "backend/patterns/registry.h"
 #include "pipelines/text_to_video.h"
+#include "vision/file.h"
 
 namespace fovea::apps {
 namespace {
@@ -42,7 +43,7 @@ void take_settings(const CLI::App& command, VideoOptions& o) {
 }
 
 // Before the work, which else would be lost.
-void require_output(const VideoOptions& options) {
+void require_output(const VideoOptions& options, bool quiet) {
     const fs::path output = options.output;
     if (video_format(output) == VideoFormat::frames) return;
     std::error_code error;
@@ -50,6 +51,7 @@ void require_output(const VideoOptions& options) {
     if (!parent.empty()) fs::create_directories(parent, error);
     require(parent.empty() || fs::is_directory(parent), "[video] the folder {} cannot be made: {}",
             parent.string(), error.message());
+    if (!quiet) require_writable(output);
 }
 
 TextToVideo::Request request_of(const VideoOptions& options, const ClipLimits& limits) {
@@ -105,12 +107,11 @@ void run(const CLI::App& command, VideoOptions options, Host& host) {
             "[video] --calibration found beside --pattern {}, expected --pattern reordered, or "
             "rettention:of=reordered",
             options.pattern);
-    if (!options.dry_run) require_output(options);
-
     check_size("video", options.size);
     DenoiseRequest checked;
     fill(checked, options);
     validate(checked, "video");
+    if (!options.dry_run) require_output(options, host.quiet());
     Session& session = host.open(options.device);
     vk::Device& device = session.device();
     vk::Stream& stream = session.stream();

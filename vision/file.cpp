@@ -35,13 +35,24 @@ class Descriptor {
     int number_;
 };
 
-/// Removes the file unless it was renamed away.
+fs::path folder_of(const fs::path& path) {
+    return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+/// A name beside that of a file to be; removes the file unless it was renamed away.
 struct Temporary {
     fs::path path;
     bool renamed = false;
+
+    explicit Temporary(const fs::path& beside) {
+        static std::atomic<unsigned> counter = 0;
+        path = folder_of(beside) / fmt::format(".fovea-{}-{}.part", ::getpid(), counter++);
+    }
     ~Temporary() {
         if (!renamed) ::unlink(path.c_str());
     }
+    Temporary(const Temporary&) = delete;
+    Temporary& operator=(const Temporary&) = delete;
 };
 
 // Only inside of fail(): the arguments of require() are evaluated before its condition is known.
@@ -53,8 +64,13 @@ std::string reason() {
     throw WriteError(fmt::format("[file] cannot write {}: {}", path.string(), reason()));
 }
 
-fs::path folder_of(const fs::path& path) {
-    return path.has_parent_path() ? path.parent_path() : fs::path(".");
+// The descriptor of the temporary file for `path`.
+int make(Temporary& temporary, const fs::path& path) {
+    const int file = ::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file >= 0) return file;
+    temporary.renamed = true;  // nothing of ours to remove
+    throw WriteError(
+        fmt::format("[file] cannot write in the folder of {}: {}", path.string(), reason()));
 }
 
 }  // namespace
@@ -84,17 +100,14 @@ std::vector<std::byte> read_file(const fs::path& path, size_t max_bytes) {
     return bytes;
 }
 
-void write_file(const fs::path& path, std::span<const std::byte> bytes) {
-    static std::atomic<unsigned> counter = 0;
-    const fs::path folder = folder_of(path);
-    Temporary temporary{folder / fmt::format(".fovea-{}-{}.part", ::getpid(), counter++)};
+void require_writable(const fs::path& path) {
+    Temporary temporary(path);
+    const Descriptor file(make(temporary, path));
+}
 
-    Descriptor file(::open(temporary.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-    if (file.get() < 0) {
-        temporary.renamed = true;  // nothing of ours to remove
-        throw WriteError(
-            fmt::format("[file] cannot write in the folder of {}: {}", path.string(), reason()));
-    }
+void write_file(const fs::path& path, std::span<const std::byte> bytes) {
+    Temporary temporary(path);
+    Descriptor file(make(temporary, path));
     while (!bytes.empty()) {
         const ssize_t count = ::write(file.get(), bytes.data(), bytes.size());
         if (count < 0 && errno == EINTR) continue;

@@ -28,6 +28,10 @@ std::vector<std::byte> read_file(const std::filesystem::path& path, size_t max_b
 /// temporary file when any step fails.
 void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
+/// Throws WriteError, as write_file() would, where no file of this name can be made: to be known
+/// before long work.
+void require_writable(const std::filesystem::path& path);
+
 /// Gives a file its name, in place of another of that name, and syncs the name. Throws WriteError.
 void rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
 

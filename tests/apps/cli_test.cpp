@@ -44,7 +44,9 @@ TEST_F(Cli, ErrorsAreOneLineAndLeaveNoFile) {
           "generate 'a cat' --box cat", "generate --box cat=0,0,999,9 'a cat'",
           "generate 'a cat' --box cat=9,0,9,9", "generate 'a cat' --box dog=0,0,99,99",
           "generate 'a cat' --box dog=0,0,99,99 --dry-run", "generate 'a cat' -o picture.bmp",
-          "generate 'a cat' --device no-such-device", "score /no/such/file.png"}) {
+          "generate 'a cat' --device no-such-device",
+          "generate 'a cat' --size 128x128 --steps 1 --cfg 1 -o /proc/cat.png",
+          "score /no/such/file.png"}) {
         const auto result = run(arguments);
         EXPECT_EQ(result.code, 1) << arguments;
         EXPECT_THAT(result.err, HasSubstr("fovea: error: [")) << arguments;

@@ -35,7 +35,8 @@ TEST_F(VideoCli, ErrorsAreOneLineAndLeaveNoFile) {
           "video 'a cat' --size 100x100", "video 'a cat' --pattern spiral",
           "video 'a cat' --dense-layers 99", "video 'a cat' --image /dev/null",
           "video --from /dev/null", "video --from none-%d.png", "video 'a cat' --frames 1001",
-          "video 'a cat' -o cat-%s.png", "video 'a cat' --calibration /dev/null"}) {
+          "video 'a cat' -o cat-%s.png", "video 'a cat' --calibration /dev/null",
+          "video 'a cat' --frames 8 --steps 1 --cfg 1 -o /proc/cat.webp"}) {
         const auto result = run(arguments);
         EXPECT_EQ(result.code, 1) << arguments;
         EXPECT_THAT(result.err, HasSubstr("fovea: error: [")) << arguments;
