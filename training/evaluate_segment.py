@@ -325,15 +325,17 @@ class Cases:
         return name
 
     def add(self, kind, maker, count):
-        listed = []
-        for number in range(count):
-            picture, visible, valid, objects = maker.batch(1)
+        # All at once: only shares of a batch are blurred, coded and so on. Those of most objects come first, so mixed.
+        picture, visible, valid, objects = maker.batch(count)
+        order, listed = torch.randperm(count).tolist(), []
+        for number, scene in enumerate(order):
             name = f"{kind}-{number:03d}"
-            masks = (visible[0, 0].float() > 0.5).float()
+            masks = (visible[scene, 0].float() > 0.5).float()
             listed.append({
-                "picture": self.save(f"{name}.png", picture[0, 0].float().permute(1, 2, 0)), "kind": kind,
-                "objects": [{"name": self.names[objects[0, slot]], "mask": self.save(f"{name}-{slot}.png", masks[slot])}
-                            for slot in valid[0, 0].nonzero()[:, 0].tolist()]})
+                "picture": self.save(f"{name}.png", picture[scene, 0].float().permute(1, 2, 0)), "kind": kind,
+                "objects": [{"name": self.names[objects[scene, slot]],
+                             "mask": self.save(f"{name}-{slot}.png", masks[slot])}
+                            for slot in valid[scene, 0].nonzero()[:, 0].tolist()]})
         self.kinds.append(listed)
 
     def list(self):
