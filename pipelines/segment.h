@@ -99,17 +99,19 @@ class SegmentedPicture {
     std::vector<Segment> everything(const SegmentEverything& options);
 
     const SegmentView& whole();  ///< the picture as the model sees it
-    /// Of an answer about the whole that shows something: looked at once more from nearby, points
-    /// given where there are some, and drawn along the picture's edges.
-    Segment refine(const SegmentAnswer& first, const std::vector<SegmentPrompt::Point>& points,
+    /// Of an answer to a prompt about the whole that shows something: asked once more about a
+    /// window around the prompt's box, or else the answer's, where that shows it larger, and drawn
+    /// along the picture's edges where these are finer than what the model sees.
+    Segment refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                    const SegmentDrawing& drawing = {});
 
   private:
-    std::shared_ptr<const SegmentView> near(const Box& around);
+    /// What a closer look at a box sees: a window around it, all of a side that it reaches beyond.
+    Box window_around(const SegmentPrompt::Corners& box) const;
+    std::shared_ptr<const SegmentView> near(const Box& window);
     /// An answer's logits as the decoder takes them, about the whole.
     Tensor earlier(const SegmentAnswer& answer);
-    /// The answer to one point, asked for once more with itself and its box beside the point where
-    /// no closer look does so.
+    /// The answer to one point, asked for once more with itself and its box beside the point.
     SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
     Segment draw(const SegmentView& view, const SegmentAnswer& answer, bool edges) const;
 
