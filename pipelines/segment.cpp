@@ -204,7 +204,8 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
                    .height = picture_.height,
                    .opacity = std::vector<float>(picture_.rgb.size() / 3),
                    .score = answer.score,
-                   .first = {}};
+                   .first = {},
+                   .last = answer};
     const Box& window = view.window;
     // A window that was enlarged shows its edges in the mask already.
     const auto drawn =
@@ -242,8 +243,23 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first, const SegmentPrompt
     return result;
 }
 
-Tensor SegmentedPicture::earlier(const SegmentAnswer& answer) {
-    const SegmentView& view = whole();
+std::optional<Segment> SegmentedPicture::correct(const SegmentPrompt& prompt) {
+    const SegmentAnswer& answer = *prompt.earlier;
+    const auto view = near(answer.window);
+    SegmentPrompts prompts;
+    add_points(prompts, *view, prompt.points);
+    if (prompts.points.size() < prompt.points.size()) return std::nullopt;
+    if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
+    if (prompt.box) add_corners(prompts, *view, *prompt.box);
+    prompts.earlier = earlier(answer, *view);
+    const auto better = answers(stream_, model_.segmenter, *view, prompts, false).front();
+    if (!better.shows()) return std::nullopt;
+    Segment result = draw(*view, better, true);
+    result.first = better;
+    return result;
+}
+
+Tensor SegmentedPicture::earlier(const SegmentAnswer& answer, const SegmentView& view) {
     return upload(stream_, answer.logits_in(view),
                   {1, 4 * view.features.rows, 4 * view.features.columns}, model_.dtype);
 }
@@ -252,19 +268,21 @@ SegmentAnswer SegmentedPicture::ask_again(const SegmentAnswer& first,
                                           const SegmentPrompt::Point& point) {
     SegmentPrompts prompts{.points = {whole().place(point.x, point.y, SegmentPoint::positive)}};
     add_corners(prompts, whole(), corners_of(*first.box()));
-    prompts.earlier = earlier(first);
+    prompts.earlier = earlier(first, whole());
     auto answer = answers(stream_, model_.segmenter, whole(), prompts, false).front();
     return answer.shows() ? answer : first;
 }
 
 std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     validate(prompt, picture_.width, picture_.height);
+    if (prompt.earlier && prompt.earlier->window != Box{0, 0, picture_.width, picture_.height})
+        if (auto better = correct(prompt)) return better;
     SegmentPrompts prompts;
     if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
     const SegmentView& view = whole();
     add_points(prompts, view, prompt.points);
     if (prompt.box) add_corners(prompts, view, *prompt.box);
-    if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier);
+    if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier, view);
     const bool one_point = prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
     const auto answer = answers(stream_, model_.segmenter, view, prompts, one_point).front();
     if (!answer.shows()) return std::nullopt;

@@ -209,7 +209,7 @@ void SegmentBench::measure(size_t at) {
         SegmentPrompt prompt{.points = {point_at(innermost(truth))}};
         const auto found = ask(one, picture, kSegmentPoint, prompt, truth);
         const Mask wrong = found ? differing(found->mask(), truth) : truth;
-        if (found) prompt.earlier = found->first;
+        if (found) prompt.earlier = found->last;
         if (wrong.count() > 0) {
             const Pixel worst = innermost(wrong);
             prompt.points.push_back(point_at(worst, truth.at(worst.x, worst.y)));
