@@ -69,6 +69,12 @@ TEST(SegmentedPicture, ACloserLookDrawsASmallThingBetter) {
         const auto far = picture.refine(closer->first, prompt, {.closer = false});
         EXPECT_GT(iou(closer->mask(), truth), 0.85);
         EXPECT_GT(iou(closer->mask(), truth), iou(far.mask(), truth) + 0.02);
+        const auto corrected =
+            picture.ask({.points = {{.x = 90, .y = 150}, {.x = 104, .y = 152, .positive = false}},
+                         .earlier = closer->last});
+        ASSERT_TRUE(corrected);
+        EXPECT_EQ(corrected->last.window, closer->last.window);
+        EXPECT_GT(iou(corrected->mask(), truth), 0.85);
     }
 }
 
