@@ -325,7 +325,7 @@ void run_interactive(const SegmentOptions& options, Session& session, const Segm
             json["seconds"] = seconds_since(begin);
             say(json);
             last->earlier.reset();
-            if (answer) last->earlier = answer->first;
+            if (answer) last->earlier = answer->last;
         } catch (const DeviceLost&) {
             throw;
         } catch (const Error& error) {

@@ -155,7 +155,8 @@ Segment to_segment(const Refer::Result& found) {
             .height = found.mask.height,
             .opacity = {found.mask.hole.begin(), found.mask.hole.end()},
             .score = std::max(0.0f, found.contrast),
-            .first = {}};
+            .first = {},
+            .last = {}};
 }
 
 SegmentPrompt refer_prompt(const Refer::Result& found, ReferPrompt kind) {

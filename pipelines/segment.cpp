@@ -16,13 +16,12 @@ namespace {
 
 constexpr std::array kFiles{"text.safetensors", "segment.safetensors"};
 
-// A closer look begins at a window of so many times the thing's sides …
-constexpr double kMargin = 1.4;
-// … is worth it where it shows the thing so much larger …
-constexpr double kGain = 1.3;
-constexpr int kLooks = 3;  // … and is repeated while that is so, at most so often.
-// Smaller windows hold no more than the model, trained at this side, sees without enlarging them.
-constexpr int kLeastWindow = 256;
+// A closer look is a window of so many times the thing's longer side, of no fewer pixels than the
+// model was trained to see enlarged …
+constexpr double kMargin = 1.6;
+constexpr int kLeastWindow = 40;
+// … and is worth reading where it shows the thing so much larger than before.
+constexpr double kGain = 1.2;
 constexpr size_t kKeptViews = 8;
 
 // Edges are drawn by the model's own view of 256 pixels, in which a value of a mask has four.
@@ -58,6 +57,17 @@ int ladder(double least) {
     return static_cast<int>(std::lround(size));
 }
 
+/// Those that lie in the view.
+void add_points(SegmentPrompts& prompts, const SegmentView& view,
+                const std::vector<SegmentPrompt::Point>& points) {
+    for (const auto& point : points) {
+        const auto kind = point.positive ? SegmentPoint::positive : SegmentPoint::negative;
+        const SegmentPoint place = view.place(point.x, point.y, kind);
+        if (place.x >= 0 && place.x < 1 && place.y >= 0 && place.y < 1)
+            prompts.points.push_back(place);
+    }
+}
+
 void add_corners(SegmentPrompts& prompts, const SegmentView& view,
                  const SegmentPrompt::Corners& box) {
     prompts.points.push_back(view.place(box.left, box.top, SegmentPoint::corner_first));
@@ -66,12 +76,6 @@ void add_corners(SegmentPrompts& prompts, const SegmentView& view,
 
 int longest(const Box& box) {
     return std::max(box.width(), box.height());
-}
-
-/// Whether a closer look shows what the answer shows so much larger that it is worth it.
-bool worth_a_look(const SegmentAnswer& answer) {
-    const double wanted = ladder(kMargin * longest(*answer.box()));
-    return longest(answer.window) >= kGain * std::max(wanted, double{kLeastWindow});
 }
 
 }  // namespace
@@ -169,11 +173,18 @@ const SegmentView& SegmentedPicture::whole() {
     return *whole_;
 }
 
-std::shared_ptr<const SegmentView> SegmentedPicture::near(const Box& around) {
-    const int size = ladder(kMargin * longest(around));
-    const auto [left, right] = side_around(around.left, around.right, size, picture_.width);
-    const auto [top, bottom] = side_around(around.top, around.bottom, size, picture_.height);
-    const Box window{left, top, right, bottom};
+Box SegmentedPicture::window_around(const SegmentPrompt::Corners& box) const {
+    const Box around{.left = static_cast<int>(std::floor(box.left)),
+                     .top = static_cast<int>(std::floor(box.top)),
+                     .right = static_cast<int>(std::ceil(box.right)),
+                     .bottom = static_cast<int>(std::ceil(box.bottom))};
+    const int side = ladder(kMargin * longest(around));
+    const auto [left, right] = side_around(around.left, around.right, side, picture_.width);
+    const auto [top, bottom] = side_around(around.top, around.bottom, side, picture_.height);
+    return {left, top, right, bottom};
+}
+
+std::shared_ptr<const SegmentView> SegmentedPicture::near(const Box& window) {
     const auto found = std::find_if(near_.begin(), near_.end(),
                                     [&](const auto& view) { return view->window == window; });
     auto view = found != near_.end()
@@ -193,10 +204,12 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
                    .height = picture_.height,
                    .opacity = std::vector<float>(picture_.rgb.size() / 3),
                    .score = answer.score,
-                   .first = {}};
+                   .first = {},
+                   .last = answer};
     const Box& window = view.window;
+    // A window that was enlarged shows its edges in the mask already.
     const auto drawn =
-        edges
+        edges && longest(window) > std::max(view.picture.width, view.picture.height)
             ? GuidedMap(view.picture, answer.probabilities(view.picture.width, view.picture.height),
                         kEdgeRadius, kEdgeColor)
                   .draw(crop(picture_, window))
@@ -211,65 +224,69 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
     return result;
 }
 
-Segment SegmentedPicture::refine(const SegmentAnswer& first,
-                                 const std::vector<SegmentPrompt::Point>& points,
+Segment SegmentedPicture::refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                                  const SegmentDrawing& drawing) {
-    SegmentAnswer best = first;
-    std::shared_ptr<const SegmentView> view;
-    for (int look = 0; drawing.closer && look < kLooks; ++look) {
-        if (!worth_a_look(best)) break;
-        const Box box = *best.box();
-        const auto closer = near(box);
+    const auto box = prompt.box ? *prompt.box : corners_of(*first.box());
+    const Box window = window_around(box);
+    Segment result;
+    if (drawing.closer && longest(first.window) >= kGain * longest(window)) {
+        const auto view = near(window);
         SegmentPrompts prompts;
-        for (const auto& point : points)
-            if (point.x >= static_cast<float>(closer->window.left) &&
-                point.x < static_cast<float>(closer->window.right) &&
-                point.y >= static_cast<float>(closer->window.top) &&
-                point.y < static_cast<float>(closer->window.bottom))
-                prompts.points.push_back(closer->place(
-                    point.x, point.y,
-                    point.positive ? SegmentPoint::positive : SegmentPoint::negative));
-        add_corners(prompts, *closer, corners_of(box));
-        auto answer = answers(stream_, model_.segmenter, *closer, prompts, false).front();
-        if (!answer.shows()) break;
-        best = std::move(answer);
-        view = closer;
+        if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
+        add_points(prompts, *view, prompt.points);
+        add_corners(prompts, *view, box);
+        const auto closer = answers(stream_, model_.segmenter, *view, prompts, false).front();
+        if (closer.shows()) result = draw(*view, closer, drawing.edges);
     }
-    Segment result = draw(view ? *view : whole(), best, drawing.edges);
+    if (result.opacity.empty()) result = draw(whole(), first, drawing.edges);
     result.first = first;
     return result;
 }
 
-Tensor SegmentedPicture::earlier(const SegmentAnswer& answer) {
-    const SegmentView& view = whole();
+std::optional<Segment> SegmentedPicture::correct(const SegmentPrompt& prompt) {
+    const SegmentAnswer& answer = *prompt.earlier;
+    const auto view = near(answer.window);
+    SegmentPrompts prompts;
+    add_points(prompts, *view, prompt.points);
+    if (prompts.points.size() < prompt.points.size()) return std::nullopt;
+    if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
+    if (prompt.box) add_corners(prompts, *view, *prompt.box);
+    prompts.earlier = earlier(answer, *view);
+    const auto better = answers(stream_, model_.segmenter, *view, prompts, false).front();
+    if (!better.shows()) return std::nullopt;
+    Segment result = draw(*view, better, true);
+    result.first = better;
+    return result;
+}
+
+Tensor SegmentedPicture::earlier(const SegmentAnswer& answer, const SegmentView& view) {
     return upload(stream_, answer.logits_in(view),
                   {1, 4 * view.features.rows, 4 * view.features.columns}, model_.dtype);
 }
 
 SegmentAnswer SegmentedPicture::ask_again(const SegmentAnswer& first,
                                           const SegmentPrompt::Point& point) {
-    if (worth_a_look(first)) return first;  // which asks again anyway
     SegmentPrompts prompts{.points = {whole().place(point.x, point.y, SegmentPoint::positive)}};
     add_corners(prompts, whole(), corners_of(*first.box()));
-    prompts.earlier = earlier(first);
+    prompts.earlier = earlier(first, whole());
     auto answer = answers(stream_, model_.segmenter, whole(), prompts, false).front();
     return answer.shows() ? answer : first;
 }
 
 std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     validate(prompt, picture_.width, picture_.height);
+    if (prompt.earlier && prompt.earlier->window != Box{0, 0, picture_.width, picture_.height})
+        if (auto better = correct(prompt)) return better;
     SegmentPrompts prompts;
     if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
     const SegmentView& view = whole();
-    for (const auto& point : prompt.points)
-        prompts.points.push_back(view.place(
-            point.x, point.y, point.positive ? SegmentPoint::positive : SegmentPoint::negative));
+    add_points(prompts, view, prompt.points);
     if (prompt.box) add_corners(prompts, view, *prompt.box);
-    if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier);
+    if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier, view);
     const bool one_point = prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
     const auto answer = answers(stream_, model_.segmenter, view, prompts, one_point).front();
     if (!answer.shows()) return std::nullopt;
-    return refine(one_point ? ask_again(answer, prompt.points[0]) : answer, prompt.points);
+    return refine(one_point ? ask_again(answer, prompt.points[0]) : answer, prompt);
 }
 
 std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& options) {
@@ -318,7 +335,7 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
     for (const Candidate* candidate : kept) {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled();
         segments.push_back(
-            refine(ask_again(candidate->answer, candidate->point), {candidate->point}));
+            refine(ask_again(candidate->answer, candidate->point), {.points = {candidate->point}}));
     }
     return segments;
 }

@@ -32,6 +32,7 @@ struct Segment {
     std::vector<float> opacity;  ///< (height, width) in [0, 1]
     float score = 0;             ///< IoU that the model expects of it, 0 to 1
     SegmentAnswer first;         ///< the model's answer about the picture as a whole
+    SegmentAnswer last;          ///< and that which is drawn, perhaps about a window
 
     Mask mask() const;  ///< where the opacity is half or more
 };
@@ -49,7 +50,7 @@ struct SegmentPrompt {
     std::vector<Point> points;
     std::optional<Corners> box;            ///< around the thing
     std::string words;                     ///< what it is called: all things of that name
-    std::optional<SegmentAnswer> earlier;  ///< Segment::first of an answer to be made better
+    std::optional<SegmentAnswer> earlier;  ///< Segment::last of an answer to be made better
 
     bool empty() const { return points.empty() && !box && words.empty() && !earlier; }
 };
@@ -99,17 +100,22 @@ class SegmentedPicture {
     std::vector<Segment> everything(const SegmentEverything& options);
 
     const SegmentView& whole();  ///< the picture as the model sees it
-    /// Of an answer about the whole that shows something: looked at once more from nearby, points
-    /// given where there are some, and drawn along the picture's edges.
-    Segment refine(const SegmentAnswer& first, const std::vector<SegmentPrompt::Point>& points,
+    /// Of an answer to a prompt about the whole that shows something: asked once more about a
+    /// window around the prompt's box, or else the answer's, where that shows it larger, and drawn
+    /// along the picture's edges where these are finer than what the model sees.
+    Segment refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                    const SegmentDrawing& drawing = {});
 
   private:
-    std::shared_ptr<const SegmentView> near(const Box& around);
-    /// An answer's logits as the decoder takes them, about the whole.
-    Tensor earlier(const SegmentAnswer& answer);
-    /// The answer to one point, asked for once more with itself and its box beside the point where
-    /// no closer look does so.
+    /// What a closer look at a box sees: a window around it, all of a side that it reaches beyond.
+    Box window_around(const SegmentPrompt::Corners& box) const;
+    std::shared_ptr<const SegmentView> near(const Box& window);
+    /// An answer's logits as the decoder takes them, about a view.
+    Tensor earlier(const SegmentAnswer& answer, const SegmentView& view);
+    /// The answer to a prompt that corrects one about a window, from there; none where points or
+    /// box reach out of it or the model sees nothing.
+    std::optional<Segment> correct(const SegmentPrompt& prompt);
+    /// The answer to one point, asked for once more with itself and its box beside the point.
     SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
     Segment draw(const SegmentView& view, const SegmentAnswer& answer, bool edges) const;
 

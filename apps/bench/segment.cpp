@@ -42,15 +42,23 @@ std::vector<std::string> segment_rows() {
 
 struct SegmentFigures {
     Mean overlap, half, found;
+    Mean pictures;  ///< of each picture's mean overlap
+    Mean picture;   ///< overlap in the present one
 
     void add(const std::optional<Segment>& segment, const Mask& truth) {
         const double value = segment ? iou(segment->mask(), truth) : 0;
         overlap.add(value);
+        picture.add(value);
         half.add(value >= 0.5);
         found.add(segment.has_value());
     }
+    void end_picture() {
+        if (picture.count > 0) pictures.add(picture.value());
+        picture = {};
+    }
     std::string text() const {
-        return fmt::format("{} ({}; {})", overlap.text(), half.percent(), found.percent());
+        return fmt::format("{}, {} ({}; {})", overlap.text(), pictures.text(), half.percent(),
+                           found.percent());
     }
 };
 
@@ -152,7 +160,7 @@ std::optional<Segment> SegmentBench::ask(const Case& one, SegmentedPicture& pict
     kind.rows[row].add(found, truth);
     for (const auto& other : kSegmentOthers) {
         std::optional<Segment> drawn;
-        if (found) drawn = picture.refine(found->first, prompt.points, other.drawing);
+        if (found) drawn = picture.refine(found->first, prompt, other.drawing);
         kind.rows[fmt::format("{}, {}", row, other.name)].add(drawn, truth);
     }
     return found;
@@ -201,7 +209,7 @@ void SegmentBench::measure(size_t at) {
         SegmentPrompt prompt{.points = {point_at(innermost(truth))}};
         const auto found = ask(one, picture, kSegmentPoint, prompt, truth);
         const Mask wrong = found ? differing(found->mask(), truth) : truth;
-        if (found) prompt.earlier = found->first;
+        if (found) prompt.earlier = found->last;
         if (wrong.count() > 0) {
             const Pixel worst = innermost(wrong);
             prompt.points.push_back(point_at(worst, truth.at(worst.x, worst.y)));
@@ -211,6 +219,7 @@ void SegmentBench::measure(size_t at) {
         ask(one, picture, kSegmentBox, {.box = corners_of(truth.box())}, truth);
     }
     words(at, picture);
+    for (auto& [name, figures] : kind.rows) figures.end_picture();
     if (options_.everything < 0 || static_cast<int>(at) < options_.everything)
         everything(one, picture);
 }
@@ -221,8 +230,9 @@ std::string SegmentBench::text() const {
         for (const auto& kind : order_) line += fmt::format(" {} |", cell(kinds_.at(kind)));
         return line + "\n";
     };
-    std::string text = fmt::format("{}, model {}. Mean IoU (IoU of 0.5 or more; found).\n\n",
-                                   device_.info().name, model_.hash);
+    std::string text = fmt::format(
+        "{}, model {}. Mean IoU of the objects, of the pictures (IoU of 0.5 or more; found).\n\n",
+        device_.info().name, model_.hash);
     text += "| |";
     for (const auto& kind : order_) text += fmt::format(" {} |", kind);
     text += "\n|---|";

@@ -1,0 +1,82 @@
+#include "pipelines/segment.h"
+
+#include <gmock/gmock.h>
+
+#include <array>
+#include <cmath>
+#include <numbers>
+
+#include "tests/testing.h"
+
+/// Small things of a composed picture, the default model.
+namespace fovea {
+namespace {
+
+using testing::device;
+
+constexpr int kSide = 256;
+
+/// Whether a five-pointed star of this radius around a pixel covers a place.
+bool in_star(double x, double y, double radius) {
+    constexpr double kPoint = 2 * std::numbers::pi / 5, kNotch = 0.5;
+    const double turn = std::remainder(std::atan2(x, -y), kPoint);
+    const double along = std::hypot(x, y) * std::cos(turn) / radius,
+                 across = std::hypot(x, y) * std::abs(std::sin(turn)) / radius;
+    return (1 - kNotch * std::cos(kPoint / 2)) * across <
+           kNotch * std::sin(kPoint / 2) * (1 - along);
+}
+
+Mask star(double x, double y, double radius) {
+    Mask mask{.width = kSide, .height = kSide, .hole = {}};
+    for (int row = 0; row < kSide; ++row)
+        for (int column = 0; column < kSide; ++column)
+            mask.hole.push_back(in_star(column + 0.5 - x, row + 0.5 - y, radius));
+    return mask;
+}
+
+/// Yellow where the mask is, before green and brown waves.
+Image draw(const Mask& mask) {
+    Image image{kSide, kSide, {}};
+    for (size_t i = 0; i < mask.hole.size(); ++i) {
+        const auto x = static_cast<float>(i % kSide), y = static_cast<float>(i / kSide);
+        const float wave = 0.1f * std::sin(0.11f * x + 0.05f * y) * std::cos(0.07f * y);
+        for (const float value : mask.hole[i]
+                                     ? std::array{0.98f, 0.78f, 0.2f}
+                                     : std::array{0.35f + wave, 0.5f - wave, 0.25f + wave / 2})
+            image.rgb.push_back(value);
+    }
+    return image;
+}
+
+double iou(const Mask& a, const Mask& b) {
+    int both = 0, either = 0;
+    for (size_t i = 0; i < a.hole.size(); ++i) {
+        both += a.hole[i] && b.hole[i];
+        either += a.hole[i] || b.hole[i];
+    }
+    return static_cast<double>(both) / either;
+}
+
+TEST(SegmentedPicture, ACloserLookDrawsASmallThingBetter) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const Mask truth = star(90, 150, 11);
+    SegmentedPicture picture(stream, model, draw(truth));
+    const SegmentPrompt point{.points = {{.x = 90, .y = 150}}}, box{.box = corners_of(truth.box())};
+    for (const auto& prompt : {point, box}) {
+        const auto closer = picture.ask(prompt);
+        ASSERT_TRUE(closer);
+        const auto far = picture.refine(closer->first, prompt, {.closer = false});
+        EXPECT_GT(iou(closer->mask(), truth), 0.85);
+        EXPECT_GT(iou(closer->mask(), truth), iou(far.mask(), truth) + 0.02);
+        const auto corrected =
+            picture.ask({.points = {{.x = 90, .y = 150}, {.x = 104, .y = 152, .positive = false}},
+                         .earlier = closer->last});
+        ASSERT_TRUE(corrected);
+        EXPECT_EQ(corrected->last.window, closer->last.window);
+        EXPECT_GT(iou(corrected->mask(), truth), 0.85);
+    }
+}
+
+}  // namespace
+}  // namespace fovea
