@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 #include "backend/error.h"
 #include "backend/log.h"
@@ -57,21 +58,17 @@ int ladder(double least) {
     return static_cast<int>(std::lround(size));
 }
 
-/// Those that lie in the view.
-void add_points(SegmentPrompts& prompts, const SegmentView& view,
-                const std::vector<SegmentPrompt::Point>& points) {
-    for (const auto& point : points) {
-        const auto kind = point.positive ? SegmentPoint::positive : SegmentPoint::negative;
-        const SegmentPoint place = view.place(point.x, point.y, kind);
-        if (place.x >= 0 && place.x < 1 && place.y >= 0 && place.y < 1)
-            prompts.points.push_back(place);
-    }
-}
-
 void add_corners(SegmentPrompts& prompts, const SegmentView& view,
                  const SegmentPrompt::Corners& box) {
     prompts.points.push_back(view.place(box.left, box.top, SegmentPoint::corner_first));
     prompts.points.push_back(view.place(box.right, box.bottom, SegmentPoint::corner_last));
+}
+
+bool is_within(const SegmentPrompt::Corners& box, const Box& window) {
+    return box.left >= static_cast<float>(window.left) &&
+           box.top >= static_cast<float>(window.top) &&
+           box.right <= static_cast<float>(window.right) &&
+           box.bottom <= static_cast<float>(window.bottom);
 }
 
 int longest(const Box& box) {
@@ -197,6 +194,21 @@ std::shared_ptr<const SegmentView> SegmentedPicture::near(const Box& window) {
     return view;
 }
 
+SegmentPrompts SegmentedPicture::prompts_about(
+    const SegmentView& view, const SegmentPrompt& prompt,
+    const std::optional<SegmentPrompt::Corners>& box) const {
+    SegmentPrompts prompts;
+    if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
+    for (const auto& point : prompt.points) {
+        const auto kind = point.positive ? SegmentPoint::positive : SegmentPoint::negative;
+        const SegmentPoint place = view.place(point.x, point.y, kind);
+        if (place.x >= 0 && place.x < 1 && place.y >= 0 && place.y < 1)
+            prompts.points.push_back(place);
+    }
+    if (box && is_within(*box, view.window)) add_corners(prompts, view, *box);
+    return prompts;
+}
+
 Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& answer,
                                bool edges) const {
     const auto width = static_cast<size_t>(picture_.width);
@@ -231,14 +243,13 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first, const SegmentPrompt
     Segment result;
     if (drawing.closer && longest(first.window) >= kGain * longest(window)) {
         const auto view = near(window);
-        SegmentPrompts prompts;
-        if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
-        add_points(prompts, *view, prompt.points);
-        add_corners(prompts, *view, box);
+        const auto prompts = prompts_about(*view, prompt, box);
         const auto closer = answers(stream_, model_.segmenter, *view, prompts, false).front();
         if (closer.shows()) result = draw(*view, closer, drawing.edges);
     }
-    if (result.opacity.empty()) result = draw(whole(), first, drawing.edges);
+    if (result.opacity.empty())
+        result = draw(first.window == whole().window ? whole() : *near(first.window), first,
+                      drawing.edges);
     result.first = first;
     return result;
 }
@@ -246,17 +257,34 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first, const SegmentPrompt
 std::optional<Segment> SegmentedPicture::correct(const SegmentPrompt& prompt) {
     const SegmentAnswer& answer = *prompt.earlier;
     const auto view = near(answer.window);
-    SegmentPrompts prompts;
-    add_points(prompts, *view, prompt.points);
-    if (prompts.points.size() < prompt.points.size()) return std::nullopt;
-    if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
-    if (prompt.box) add_corners(prompts, *view, *prompt.box);
+    auto prompts = prompts_about(*view, prompt, prompt.box);
+    const size_t asked = prompt.points.size() + (prompt.box ? 2 : 0);
+    if (prompts.points.size() < asked) return std::nullopt;
     prompts.earlier = earlier(answer, *view);
     const auto better = answers(stream_, model_.segmenter, *view, prompts, false).front();
     if (!better.shows()) return std::nullopt;
     Segment result = draw(*view, better, true);
     result.first = better;
     return result;
+}
+
+std::optional<Segment> SegmentedPicture::ask_nearby(const SegmentPrompt& prompt) {
+    Box window;
+    if (prompt.box) {
+        window = window_around(*prompt.box);
+    } else {
+        const auto side = static_cast<int>(model_.segmenter.config().size);
+        const auto x = static_cast<int>(prompt.points[0].x),
+                   y = static_cast<int>(prompt.points[0].y);
+        std::tie(window.left, window.right) = side_around(x, x, side, picture_.width);
+        std::tie(window.top, window.bottom) = side_around(y, y, side, picture_.height);
+    }
+    if (longest(whole().window) < kGain * longest(window)) return std::nullopt;
+    const auto view = near(window);
+    const auto prompts = prompts_about(*view, prompt, prompt.box);
+    const auto answer = answers(stream_, model_.segmenter, *view, prompts, !prompt.box).front();
+    if (!answer.shows()) return std::nullopt;
+    return refine(answer, prompt);
 }
 
 Tensor SegmentedPicture::earlier(const SegmentAnswer& answer, const SegmentView& view) {
@@ -277,16 +305,14 @@ std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     validate(prompt, picture_.width, picture_.height);
     if (prompt.earlier && prompt.earlier->window != Box{0, 0, picture_.width, picture_.height})
         if (auto better = correct(prompt)) return better;
-    SegmentPrompts prompts;
-    if (!prompt.words.empty()) prompts.text = encode_words(stream_, model_, prompt.words);
     const SegmentView& view = whole();
-    add_points(prompts, view, prompt.points);
-    if (prompt.box) add_corners(prompts, view, *prompt.box);
+    auto prompts = prompts_about(view, prompt, prompt.box);
     if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier, view);
     const bool one_point = prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
     const auto answer = answers(stream_, model_.segmenter, view, prompts, one_point).front();
-    if (!answer.shows()) return std::nullopt;
-    return refine(one_point ? ask_again(answer, prompt.points[0]) : answer, prompt);
+    if (answer.shows())
+        return refine(one_point ? ask_again(answer, prompt.points[0]) : answer, prompt);
+    return one_point || prompt.box ? ask_nearby(prompt) : std::nullopt;
 }
 
 std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& options) {

@@ -31,7 +31,7 @@ struct Segment {
     int width = 0, height = 0;   ///< of the picture
     std::vector<float> opacity;  ///< (height, width) in [0, 1]
     float score = 0;             ///< IoU that the model expects of it, 0 to 1
-    SegmentAnswer first;         ///< the model's answer about the picture as a whole
+    SegmentAnswer first;         ///< the model's first answer, most often about the whole picture
     SegmentAnswer last;          ///< and that which is drawn, perhaps about a window
 
     Mask mask() const;  ///< where the opacity is half or more
@@ -100,9 +100,9 @@ class SegmentedPicture {
     std::vector<Segment> everything(const SegmentEverything& options);
 
     const SegmentView& whole();  ///< the picture as the model sees it
-    /// Of an answer to a prompt about the whole that shows something: asked once more about a
-    /// window around the prompt's box, or else the answer's, where that shows it larger, and drawn
-    /// along the picture's edges where these are finer than what the model sees.
+    /// Of an answer to a prompt about the whole, or a window, that shows something: asked once more
+    /// about a window around the prompt's box, or else the answer's, where that shows it larger,
+    /// and drawn along the picture's edges where these are finer than what the model sees.
     Segment refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                    const SegmentDrawing& drawing = {});
 
@@ -110,6 +110,9 @@ class SegmentedPicture {
     /// What a closer look at a box sees: a window around it, all of a side that it reaches beyond.
     Box window_around(const SegmentPrompt::Corners& box) const;
     std::shared_ptr<const SegmentView> near(const Box& window);
+    /// Words, the points that lie in a view, and a box that does, as the decoder takes them.
+    SegmentPrompts prompts_about(const SegmentView& view, const SegmentPrompt& prompt,
+                                 const std::optional<SegmentPrompt::Corners>& box) const;
     /// An answer's logits as the decoder takes them, about a view.
     Tensor earlier(const SegmentAnswer& answer, const SegmentView& view);
     /// The answer to a prompt that corrects one about a window, from there; none where points or
@@ -117,6 +120,9 @@ class SegmentedPicture {
     std::optional<Segment> correct(const SegmentPrompt& prompt);
     /// The answer to one point, asked for once more with itself and its box beside the point.
     SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
+    /// The answer from nearby to a box or a point on what is too small to be seen in the picture as
+    /// a whole.
+    std::optional<Segment> ask_nearby(const SegmentPrompt& prompt);
     Segment draw(const SegmentView& view, const SegmentAnswer& answer, bool edges) const;
 
     vk::Stream& stream_;

@@ -14,8 +14,6 @@ namespace {
 
 using testing::device;
 
-constexpr int kSide = 256;
-
 /// Whether a five-pointed star of this radius around a pixel covers a place.
 bool in_star(double x, double y, double radius) {
     constexpr double kPoint = 2 * std::numbers::pi / 5, kNotch = 0.5;
@@ -26,19 +24,20 @@ bool in_star(double x, double y, double radius) {
            kNotch * std::sin(kPoint / 2) * (1 - along);
 }
 
-Mask star(double x, double y, double radius) {
-    Mask mask{.width = kSide, .height = kSide, .hole = {}};
-    for (int row = 0; row < kSide; ++row)
-        for (int column = 0; column < kSide; ++column)
+Mask star(double x, double y, double radius, int side = 256) {
+    Mask mask{.width = side, .height = side, .hole = {}};
+    for (int row = 0; row < side; ++row)
+        for (int column = 0; column < side; ++column)
             mask.hole.push_back(in_star(column + 0.5 - x, row + 0.5 - y, radius));
     return mask;
 }
 
 /// Yellow where the mask is, before green and brown waves.
 Image draw(const Mask& mask) {
-    Image image{kSide, kSide, {}};
+    Image image{mask.width, mask.height, {}};
+    const auto width = static_cast<size_t>(mask.width);
     for (size_t i = 0; i < mask.hole.size(); ++i) {
-        const auto x = static_cast<float>(i % kSide), y = static_cast<float>(i / kSide);
+        const auto x = static_cast<float>(i % width), y = static_cast<float>(i / width);
         const float wave = 0.1f * std::sin(0.11f * x + 0.05f * y) * std::cos(0.07f * y);
         for (const float value : mask.hole[i]
                                      ? std::array{0.98f, 0.78f, 0.2f}
@@ -75,6 +74,20 @@ TEST(SegmentedPicture, ACloserLookDrawsASmallThingBetter) {
         ASSERT_TRUE(corrected);
         EXPECT_EQ(corrected->last.window, closer->last.window);
         EXPECT_GT(iou(corrected->mask(), truth), 0.85);
+    }
+}
+
+TEST(SegmentedPicture, AThingTooSmallForTheWholeIsSeenFromNearby) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const Mask truth = star(700, 300, 7, 1024);
+    SegmentedPicture picture(stream, model, draw(truth));
+    for (const auto& prompt : {SegmentPrompt{.points = {{.x = 700, .y = 300}}},
+                               SegmentPrompt{.box = corners_of(truth.box())}}) {
+        const auto found = picture.ask(prompt);
+        ASSERT_TRUE(found);
+        EXPECT_LT(found->first.window.width(), 1024) << "the whole shows it: a smaller one is due";
+        EXPECT_GT(iou(found->mask(), truth), 0.8);
     }
 }
 
