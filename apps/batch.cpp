@@ -170,7 +170,7 @@ void watch(Run& run, const Workers& workers, Report& report, const Counts& befor
             }
             if (seconds_since(results) >= until_results) {
                 results = Clock::now();
-                run.ledger.write_results();
+                run.ledger.write_results_so_far();
                 until_results = std::max(kResults, seconds_since(results) / kPart);
             }
             if (seconds_since(look) < until_look) continue;

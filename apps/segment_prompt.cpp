@@ -54,8 +54,9 @@ SegmentPrompt read_prompt(const std::string& line, const SegmentPrompt& earlier)
             require(earlier.earlier.has_value(),
                     "[segment] correct: there is no answer to correct");
             prompt = earlier;
-        } else if (word == "words") {
+        } else if (word == "words" || word == "search") {
             std::getline(in >> std::ws, prompt.words);
+            prompt.search = word == "search";
         } else if ((word == "point" || word == "negative" || word == "box") && in >> value) {
             if (word == "box")
                 set_box(prompt, word, value);
@@ -64,7 +65,7 @@ SegmentPrompt read_prompt(const std::string& line, const SegmentPrompt& earlier)
         } else {
             fail(
                 "[segment] \"{}\" found, expected point X,Y; negative X,Y; box L,T,R,B; words "
-                "WORDS; correct and one of these; save FILE.png; quit",
+                "WORDS; search WORDS; correct and one of these; save FILE.png; quit",
                 line);
         }
     }

@@ -25,7 +25,8 @@ constexpr int kLeastWindow = 40;
 constexpr double kGain = 1.2;
 constexpr size_t kKeptViews = 8;
 
-// Edges are drawn by the model's own view of 256 pixels, in which a value of a mask has four.
+// Edges are drawn by what the model sees, in which a value of a mask is two pixels wide.
+constexpr int kPixels = 2;
 constexpr int kEdgeRadius = 4;
 constexpr float kEdgeColor = 1e-3f;  // squared: colours that count as one
 
@@ -69,6 +70,11 @@ bool is_within(const SegmentPrompt::Corners& box, const Box& window) {
            box.top >= static_cast<float>(window.top) &&
            box.right <= static_cast<float>(window.right) &&
            box.bottom <= static_cast<float>(window.bottom);
+}
+
+bool is_search(const SegmentPrompt& prompt) {
+    return prompt.search && !prompt.words.empty() && prompt.points.empty() && !prompt.box &&
+           !prompt.earlier;
 }
 
 int longest(const Box& box) {
@@ -209,8 +215,7 @@ SegmentPrompts SegmentedPicture::prompts_about(
     return prompts;
 }
 
-Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& answer,
-                               bool edges) const {
+Segment SegmentedPicture::draw(const SegmentAnswer& answer, bool edges) const {
     const auto width = static_cast<size_t>(picture_.width);
     Segment result{.width = picture_.width,
                    .height = picture_.height,
@@ -218,14 +223,18 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
                    .score = answer.score,
                    .first = {},
                    .last = answer};
-    const Box& window = view.window;
+    const Box& window = answer.window;
     // A window that was enlarged shows its edges in the mask already.
-    const auto drawn =
-        edges && longest(window) > std::max(view.picture.width, view.picture.height)
-            ? GuidedMap(view.picture, answer.probabilities(view.picture.width, view.picture.height),
-                        kEdgeRadius, kEdgeColor)
-                  .draw(crop(picture_, window))
-            : answer.probabilities(window.width(), window.height());
+    std::vector<float> drawn;
+    const int width_seen = kPixels * answer.columns, height_seen = kPixels * answer.rows;
+    if (edges && longest(window) > std::max(width_seen, height_seen)) {
+        const Image part = crop(picture_, window);
+        drawn = GuidedMap(resize(part, width_seen, height_seen),
+                          answer.probabilities(width_seen, height_seen), kEdgeRadius, kEdgeColor)
+                    .draw(part);
+    } else {
+        drawn = answer.probabilities(window.width(), window.height());
+    }
     for (int y = 0; y < window.height(); ++y)
         for (int x = 0; x < window.width(); ++x)
             result.opacity[static_cast<size_t>(y + window.top) * width +
@@ -238,20 +247,68 @@ Segment SegmentedPicture::draw(const SegmentView& view, const SegmentAnswer& ans
 
 Segment SegmentedPicture::refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                                  const SegmentDrawing& drawing) {
+    Segment result;
+    if (is_search(prompt)) {
+        result = draw(first, drawing.edges);
+        result.first = first;
+        if (drawing.closer) refine_parts(result, prompt, drawing.edges);
+        return result;
+    }
     const auto box = prompt.box ? *prompt.box : corners_of(*first.box());
     const Box window = window_around(box);
-    Segment result;
     if (drawing.closer && longest(first.window) >= kGain * longest(window)) {
         const auto view = near(window);
         const auto prompts = prompts_about(*view, prompt, box);
         const auto closer = answers(stream_, model_.segmenter, *view, prompts, false).front();
-        if (closer.shows()) result = draw(*view, closer, drawing.edges);
+        if (closer.shows()) result = draw(closer, drawing.edges);
     }
-    if (result.opacity.empty())
-        result = draw(first.window == whole().window ? whole() : *near(first.window), first,
-                      drawing.edges);
+    if (result.opacity.empty()) result = draw(first, drawing.edges);
     result.first = first;
     return result;
+}
+
+void SegmentedPicture::refine_parts(Segment& segment, const SegmentPrompt& prompt, bool edges) {
+    const HoleParts parts = parts_of(segment.mask());
+    std::vector<size_t> order(parts.boxes.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+        return longest(parts.boxes[a]) > longest(parts.boxes[b]);
+    });
+    order.resize(std::min(order.size(), kKeptViews));
+    // The window that shows things as large as the answer does.
+    const SegmentAnswer& answer = segment.first;
+    const double seen = static_cast<double>(longest(answer.window)) *
+                        static_cast<double>(whole().features.rows * 4) / answer.rows;
+    for (const size_t part : order) {
+        const auto box = corners_of(parts.boxes[part]);
+        const Box window = window_around(box);
+        if (seen < kGain * longest(window)) continue;
+        const auto view = near(window);
+        const auto prompts = prompts_about(*view, prompt, box);
+        const auto closer = answers(stream_, model_.segmenter, *view, prompts, false).front();
+        if (!closer.shows()) continue;
+        const Segment drawn = draw(closer, edges);
+        for (size_t i = 0; i < drawn.opacity.size(); ++i) {
+            if (parts.part[i] == static_cast<int32_t>(part)) segment.opacity[i] = 0;
+            segment.opacity[i] = std::max(segment.opacity[i], drawn.opacity[i]);
+        }
+    }
+}
+
+SegmentAnswer SegmentedPicture::search(const SegmentPrompt& prompt) {
+    const SegmentPrompts prompts{.text = encode_words(stream_, model_, prompt.words)};
+    const auto about = [&](const SegmentView& view) {
+        return answers(stream_, model_.segmenter, view, prompts, false).front();
+    };
+    if (tiles_.empty())
+        for (const Box& tile :
+             tiles_of(picture_.width, picture_.height, model_.segmenter.config().size))
+            tiles_.emplace_back(stream_, model_.segmenter, picture_, tile, model_.dtype);
+    const SegmentAnswer first = about(whole());
+    if (tiles_.empty()) return first;
+    std::vector<SegmentAnswer> found;
+    for (const auto& tile : tiles_) found.push_back(about(tile));
+    return merge(first, found);
 }
 
 std::optional<Segment> SegmentedPicture::correct(const SegmentPrompt& prompt) {
@@ -263,7 +320,7 @@ std::optional<Segment> SegmentedPicture::correct(const SegmentPrompt& prompt) {
     prompts.earlier = earlier(answer, *view);
     const auto better = answers(stream_, model_.segmenter, *view, prompts, false).front();
     if (!better.shows()) return std::nullopt;
-    Segment result = draw(*view, better, true);
+    Segment result = draw(better, true);
     result.first = better;
     return result;
 }
@@ -305,6 +362,10 @@ std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     validate(prompt, picture_.width, picture_.height);
     if (prompt.earlier && prompt.earlier->window != Box{0, 0, picture_.width, picture_.height})
         if (auto better = correct(prompt)) return better;
+    if (is_search(prompt)) {
+        const SegmentAnswer answer = search(prompt);
+        return answer.shows() ? std::optional(refine(answer, prompt)) : std::nullopt;
+    }
     const SegmentView& view = whole();
     auto prompts = prompts_about(view, prompt, prompt.box);
     if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier, view);

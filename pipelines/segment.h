@@ -50,6 +50,7 @@ struct SegmentPrompt {
     std::vector<Point> points;
     std::optional<Corners> box;            ///< around the thing
     std::string words;                     ///< what it is called: all things of that name
+    bool search = true;                    ///< for words alone, in the picture's parts as well
     std::optional<SegmentAnswer> earlier;  ///< Segment::last of an answer to be made better
 
     bool empty() const { return points.empty() && !box && words.empty() && !earlier; }
@@ -102,11 +103,16 @@ class SegmentedPicture {
     const SegmentView& whole();  ///< the picture as the model sees it
     /// Of an answer to a prompt about the whole, or a window, that shows something: asked once more
     /// about a window around the prompt's box, or else the answer's, where that shows it larger,
-    /// and drawn along the picture's edges where these are finer than what the model sees.
+    /// and drawn along the picture's edges where these are finer than what the model sees. What
+    /// was searched for is asked about part by part.
     Segment refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                    const SegmentDrawing& drawing = {});
 
   private:
+    /// The answer to words: about the whole and, in larger pictures, tiles.
+    SegmentAnswer search(const SegmentPrompt& prompt);
+    /// Draws the largest parts of what was found by words as a closer look at each shows them.
+    void refine_parts(Segment& segment, const SegmentPrompt& prompt, bool edges);
     /// What a closer look at a box sees: a window around it, all of a side that it reaches beyond.
     Box window_around(const SegmentPrompt::Corners& box) const;
     std::shared_ptr<const SegmentView> near(const Box& window);
@@ -123,12 +129,13 @@ class SegmentedPicture {
     /// The answer from nearby to a box or a point on what is too small to be seen in the picture as
     /// a whole.
     std::optional<Segment> ask_nearby(const SegmentPrompt& prompt);
-    Segment draw(const SegmentView& view, const SegmentAnswer& answer, bool edges) const;
+    Segment draw(const SegmentAnswer& answer, bool edges) const;
 
     vk::Stream& stream_;
     const SegmentModel& model_;
     Image picture_;
     std::optional<SegmentView> whole_;
+    std::vector<SegmentView> tiles_;                        ///< once words were searched for
     std::vector<std::shared_ptr<const SegmentView>> near_;  ///< the last ones, the latest last
 };
 

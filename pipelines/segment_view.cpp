@@ -13,6 +13,33 @@ float sigmoid(float x) {
     return 1 / (1 + std::exp(-x));
 }
 
+// Tiles are worth reading where they show the picture so much larger.
+constexpr double kTileGain = 1.5;
+// Logits: of an answer that shows nothing, and beyond which one tile outweighs others no more.
+constexpr double kNothing = -4, kSure = 8;
+
+/// A cell of a mask of the whole picture within a tile, along one axis.
+struct TileCell {
+    size_t cell;
+    LinearPlace place;  ///< among the tile's cells
+    double weight;      ///< more in the tile's middle, at the picture's own edges as there
+};
+
+std::vector<TileCell> cells_in(int begin, int end, int length, int cells, int tile_cells) {
+    constexpr double kLeast = 0.02;
+    std::vector<TileCell> result;
+    for (int cell = 0; cell < cells; ++cell) {
+        const double share = ((cell + 0.5) * length / cells - begin) / (end - begin);
+        if (share < 0 || share >= 1) continue;
+        const double from_begin = begin == 0 ? 1 : 2 * share,
+                     to_end = end == length ? 1 : 2 * (1 - share);
+        result.push_back({.cell = static_cast<size_t>(cell),
+                          .place = linear_place(share * tile_cells, tile_cells),
+                          .weight = std::clamp(std::min(from_begin, to_end), kLeast, 1.0)});
+    }
+    return result;
+}
+
 // A side of the window in the model's pixels: the window's shape, as many tokens as in training.
 int side_of(int pixels, const Box& window, int64_t size) {
     constexpr auto kDown = static_cast<int>(SegmentEncoder::kDown);
@@ -82,6 +109,69 @@ std::vector<float> SegmentAnswer::probabilities(int width, int height) const {
             result.push_back(
                 sigmoid(static_cast<float>(sample(logits, static_cast<size_t>(columns), x, y))));
     return result;
+}
+
+std::vector<Box> tiles_of(int width, int height, int64_t size) {
+    const double pixels = std::sqrt(static_cast<double>(width) * height);
+    const double share = std::max(0.5, static_cast<double>(size) / pixels);
+    if (share * kTileGain > 1) return {};
+    const auto places = [share](int length) {
+        const int side = static_cast<int>(std::lround(share * length));
+        const int count = (length - side + side / 2 - 1) / (side / 2) + 1;
+        std::vector<std::pair<int, int>> result;
+        for (int i = 0; i < count; ++i) {
+            const int begin = count > 1 ? (length - side) * i / (count - 1) : 0;
+            result.emplace_back(begin, begin + side);
+        }
+        return result;
+    };
+    std::vector<Box> tiles;
+    for (const auto& [top, bottom] : places(height))
+        for (const auto& [left, right] : places(width)) tiles.push_back({left, top, right, bottom});
+    return tiles;
+}
+
+SegmentAnswer merge(const SegmentAnswer& whole, const std::vector<SegmentAnswer>& tiles) {
+    SegmentAnswer merged = whole;
+    const double finer = static_cast<double>(whole.window.width()) / tiles.at(0).window.width();
+    merged.rows = static_cast<int>(std::lround(whole.rows * finer));
+    merged.columns = static_cast<int>(std::lround(whole.columns * finer));
+    const auto columns = static_cast<size_t>(merged.columns);
+    const auto cells = static_cast<size_t>(merged.rows) * columns;
+    std::vector<double> sums(cells), weights(cells);
+    for (const auto& tile : tiles) {
+        const bool shows = tile.shows();
+        if (shows) {
+            merged.score = std::max(merged.score, tile.score);
+            merged.found = std::max(merged.found, tile.found);
+        }
+        const auto down = cells_in(tile.window.top, tile.window.bottom, whole.window.height(),
+                                   merged.rows, tile.rows),
+                   across = cells_in(tile.window.left, tile.window.right, whole.window.width(),
+                                     merged.columns, tile.columns);
+        for (const auto& y : down)
+            for (const auto& x : across) {
+                const double logit =
+                    shows ? sample(tile.logits, static_cast<size_t>(tile.columns), x.place, y.place)
+                          : kNothing;
+                const size_t at = y.cell * columns + x.cell;
+                sums[at] += x.weight * y.weight * std::clamp(logit, -kSure, kSure);
+                weights[at] += x.weight * y.weight;
+            }
+    }
+    merged.logits.clear();
+    const auto across = linear_places(merged.columns, whole.columns),
+               down = linear_places(merged.rows, whole.rows);
+    const bool shows = whole.shows();
+    for (size_t y = 0; y < down.size(); ++y)
+        for (size_t x = 0; x < columns; ++x) {
+            const double far =
+                shows ? sample(whole.logits, static_cast<size_t>(whole.columns), across[x], down[y])
+                      : kNothing;
+            const size_t at = y * columns + x;
+            merged.logits.push_back(static_cast<float>(std::max(far, sums[at] / weights[at])));
+        }
+    return merged;
 }
 
 SegmentAnswer answer_of(const Mask& mask) {

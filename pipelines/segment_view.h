@@ -41,6 +41,14 @@ struct SegmentAnswer {
     std::vector<float> probabilities(int width, int height) const;
 };
 
+/// Windows of a picture that overlap by half and show it larger than as a whole: of half its sides,
+/// or as many pixels as the model sees, `size` squared. None where that is no gain.
+std::vector<Box> tiles_of(int width, int height, int64_t size);
+
+/// What the answers about the whole picture and about each of its tiles show together, in the
+/// tiles' resolution.
+SegmentAnswer merge(const SegmentAnswer& whole, const std::vector<SegmentAnswer>& tiles);
+
 /// A mask of a picture as an answer about it.
 SegmentAnswer answer_of(const Mask& mask);
 

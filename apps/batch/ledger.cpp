@@ -81,6 +81,40 @@ void make_folders(const fs::path& folder) {
     ::close(above);
 }
 
+// A line a job. Options and settings are put in as the JSON that they are.
+std::string results_of(Database& database, const std::string& prefix) {
+    std::string text;
+    Statement all(database,
+                  "SELECT id, seq, line, type, options, file, state, tries, reason, hash, bytes, "
+                  "settings, device, batch, seconds, save_seconds, started, finished FROM jobs "
+                  "ORDER BY seq, id");
+    while (all.step()) {
+        const std::string state = all.text(6), settings = all.text(11);
+        Json line{{"id", all.text(0)},   {"line", all.number(2)},
+                  {"type", all.text(3)}, {"file", prefix + all.text(5)},
+                  {"state", state},      {"tries", all.number(7)}};
+        if (state == "failed") line["error"] = all.text(8);
+        if (state == "failed" || state == "done") {
+            line["device"] = all.text(12);
+            line["started"] = all.real(16);
+            line["finished"] = all.real(17);
+        }
+        if (state == "done") {
+            line["sha256"] = all.text(9);
+            line["bytes"] = all.number(10);
+            line["batch"] = all.number(13);
+            line["seconds"] = all.real(14);
+            line["save_seconds"] = all.real(15);
+        }
+        std::string own = line.dump(-1, ' ', false, Json::error_handler_t::replace);  // any reason
+        own.pop_back();
+        text += own + ",\"options\":" + all.text(4);
+        if (state == "done" && !settings.empty()) text += ",\"settings\":" + settings;
+        text += "}\n";
+    }
+    return text;
+}
+
 }  // namespace
 
 Ledger::Ledger(const fs::path& output, double claim_timeout, Journal journal)
@@ -353,44 +387,21 @@ int64_t Ledger::pending_of(const Job& like, int64_t most) {
 void Ledger::write_results() {
     const std::lock_guard lock(mutex_);
     Transaction transaction(*database_);
-    const std::string text = results_text({});
+    const std::string text = results_of(*database_, {});
     write_file(output_ / "results.jsonl", std::as_bytes(std::span(text)));
     transaction.commit();
 }
 
-std::string Ledger::results(const std::string& prefix) {
-    const std::lock_guard lock(mutex_);
-    return results_text(prefix);
+// By a connection of its own, which nobody waits for where the journal is a WAL.
+void Ledger::write_results_so_far() {
+    Database database(home_ / "ledger.db", Database::Open::there);
+    const std::string text = results_of(database, {});
+    write_file(output_ / "results.jsonl", std::as_bytes(std::span(text)));
 }
 
-std::string Ledger::results_text(const std::string& prefix) {
-    std::string text;
-    Statement all(*database_,
-                  "SELECT id, seq, line, type, options, file, state, tries, reason, hash, bytes, "
-                  "settings, device, batch, seconds, save_seconds, started, finished FROM jobs "
-                  "ORDER BY seq, id");
-    while (all.step()) {
-        const Job job = job_of(all);
-        Json line{{"id", job.id},           {"type", job.type},          {"line", job.line},
-                  {"options", job.options}, {"file", prefix + job.file}, {"state", all.text(6)},
-                  {"tries", all.number(7)}};
-        if (line["state"] == "failed") line["error"] = all.text(8);
-        if (line["state"] == "failed" || line["state"] == "done") {
-            line["device"] = all.text(12);
-            line["started"] = all.real(16);
-            line["finished"] = all.real(17);
-        }
-        if (line["state"] == "done") {
-            line["sha256"] = all.text(9);
-            line["bytes"] = all.number(10);
-            if (!all.text(11).empty()) line["settings"] = Json::parse(all.text(11), nullptr, false);
-            line["batch"] = all.number(13);
-            line["seconds"] = all.real(14);
-            line["save_seconds"] = all.real(15);
-        }
-        text += line.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';  // of any reason
-    }
-    return text;
+std::string Ledger::results(const std::string& prefix) {
+    const std::lock_guard lock(mutex_);
+    return results_of(*database_, prefix);
 }
 
 }  // namespace fovea::apps::batch

@@ -77,11 +77,12 @@ class Ledger {
 
     /// OUTPUT/results.jsonl, a line a job.
     void write_results();
+    /// The same while work goes on: it may be behind by what is done in the meantime.
+    void write_results_so_far();
     /// Its text; files begin with the prefix.
     std::string results(const std::string& prefix = {});
 
   private:
-    std::string results_text(const std::string& prefix);
     void expire();
     void give_up();
 

@@ -91,5 +91,64 @@ TEST(SegmentedPicture, AThingTooSmallForTheWholeIsSeenFromNearby) {
     }
 }
 
+TEST(SegmentedPicture, WordsAreSearchedForInTheParts) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    Mask truth = star(700, 300, 26, 1024);
+    const Mask second = star(180, 840, 34, 1024);
+    for (size_t i = 0; i < truth.hole.size(); ++i) truth.hole[i] |= second.hole[i];
+    SegmentedPicture picture(stream, model, draw(truth));
+    const auto found = picture.ask({.words = "star"}),
+               at_once = picture.ask({.words = "star", .search = false});
+    ASSERT_TRUE(found);
+    EXPECT_GT(iou(found->mask(), truth), 0.8);
+    EXPECT_GT(iou(found->mask(), truth), at_once ? iou(at_once->mask(), truth) + 0.1 : 0);
+}
+
+TEST(SegmentView, TilesCoverThePictureAndOverlapByHalf) {
+    EXPECT_THAT(tiles_of(300, 300, 256), ::testing::IsEmpty()) << "256 of 300: no gain";
+    for (const auto& [width, height] : {std::pair{1024, 768}, {640, 640}, {400, 400}, {900, 300}}) {
+        const auto tiles = tiles_of(width, height, 256);
+        Mask covered{.width = width, .height = height, .hole = {}};
+        covered.hole.resize(static_cast<size_t>(width) * static_cast<size_t>(height));
+        for (const Box& tile : tiles) {
+            ASSERT_TRUE((Box{0, 0, width, height}.contains(tile)));
+            EXPECT_EQ(tile.width(), tiles[0].width());
+            EXPECT_EQ(tile.height(), tiles[0].height());
+            for (int y = tile.top; y < tile.bottom; ++y)
+                for (int x = tile.left; x < tile.right; ++x) ++covered.at(x, y);
+        }
+        EXPECT_THAT(covered.hole, ::testing::Each(::testing::Gt(0)));
+        EXPECT_GE(covered.at(width / 2, height / 2), 2) << width << "x" << height;
+    }
+}
+
+TEST(SegmentView, MergedAnswersShowWhatEitherShows) {
+    const auto answer = [](const Box& window, float found, float score) {
+        return SegmentAnswer{.window = window,
+                             .rows = 4,
+                             .columns = 4,
+                             .logits = std::vector<float>(16, -6),
+                             .score = score,
+                             .found = found};
+    };
+    SegmentAnswer whole = answer({0, 0, 64, 64}, 0.9f, 0.5f);
+    whole.logits[0] = 5;  // the first 16 pixels
+    std::vector<SegmentAnswer> tiles;
+    for (const Box& window : tiles_of(64, 64, 16)) tiles.push_back(answer(window, 0.1f, 0.8f));
+    ASSERT_EQ(tiles.size(), 9);
+    tiles[8].logits[15] = 5;  // the last 8 pixels, in the last tile alone
+    EXPECT_LT(merge(whole, tiles).logits.back(), 0) << "it says that it shows nothing";
+    tiles[8].found = 0.95f;
+    const auto merged = merge(whole, tiles);
+    EXPECT_EQ(merged.window, whole.window);
+    EXPECT_EQ(merged.rows, 8);
+    EXPECT_EQ(merged.columns, 8);
+    EXPECT_FLOAT_EQ(merged.found, 0.95f);
+    EXPECT_FLOAT_EQ(merged.score, 0.8f);
+    for (size_t i = 0; i < merged.logits.size(); ++i)
+        EXPECT_EQ(merged.logits[i] > 0, i == 0 || i == 1 || i == 8 || i == 9 || i == 63) << i;
+}
+
 }  // namespace
 }  // namespace fovea
