@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
 #include "backend/error.h"
@@ -73,6 +75,17 @@ void Progress::update(int done, int total) {
                    duration_text(left));
         last_ = now;
     }
+}
+
+void require_finite(CLI::App& app) {
+    const auto finite = [](const std::string& word) {
+        return std::isfinite(std::strtod(word.c_str(), nullptr))
+                   ? std::string()
+                   : fmt::format("{} found, expected a number", word);
+    };
+    for (CLI::Option* option : app.get_options())
+        if (option->get_type_name().find("FLOAT") != std::string::npos) option->check(finite);
+    for (CLI::App* command : app.get_subcommands({})) require_finite(*command);
 }
 
 void require_folder_of(const char* command, const char* option, const std::string& path) {

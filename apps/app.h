@@ -61,6 +61,10 @@ inline double seconds_since(std::chrono::steady_clock::time_point start) {
 std::string duration_text(double seconds);
 std::string size_text(uint64_t bytes);  ///< "12.3 MiB"
 
+/// Options that take numbers refuse "nan" and "inf", which pass every range's check of CLI11; of
+/// all subcommands.
+void require_finite(CLI::App& app);
+
 /// Throws Error unless the folder of a file to be written is there; an empty path is none. Before
 /// the work, which else would be lost.
 void require_folder_of(const char* command, const char* option, const std::string& path);

@@ -23,6 +23,8 @@ struct FeatureOptions {
 void run(const FeatureOptions& o) {
     require(!o.output.empty() || !o.drawing.empty(),
             "[features] no file to write, expected -o FEATURES.safetensors or --picture PCA.png");
+    require_folder_of("features", "-o", o.output);
+    require_png("features", "--picture", o.drawing);
     std::vector<std::string> names;
     for (const auto& file : o.pictures) {
         const std::string name = std::filesystem::path(file).filename().string();

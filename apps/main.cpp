@@ -35,6 +35,7 @@ int main(int argc, char** argv) {
     apps::add_bench(app);
     apps::add_tune(app);
     apps::add_info(app);
+    apps::require_finite(app);
     apps::watch_signals();
     try {
         app.parse(argc, argv);

@@ -61,7 +61,8 @@ fs::path find_model(const std::string& asked) {
     std::vector<fs::path> places;
     if (!asked.empty()) {
         places = {asked};
-    } else if (const char* environment = std::getenv("FOVEA_MODEL")) {
+    } else if (const char* environment = std::getenv("FOVEA_MODEL");
+               environment != nullptr && *environment != 0) {
         places = {environment};
     } else {
         std::error_code error;

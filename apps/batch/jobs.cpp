@@ -27,6 +27,7 @@ class Checker : public Host {
 std::unique_ptr<CLI::App> parser_of(const JobType& type, const std::shared_ptr<Host>& host) {
     auto app = std::make_unique<CLI::App>();
     type.add(*app, host);
+    require_finite(*app);
     return app;
 }
 

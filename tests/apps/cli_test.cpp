@@ -33,6 +33,13 @@ TEST_F(Cli, BadUsageIsCode2) {
     EXPECT_EQ(run("generate 'a cat' --steps 0").code, 2);
     EXPECT_EQ(run("generate 'a cat' --guidance ''").code, 2);
     EXPECT_EQ(run("paint 'a cat'").code, 2);
+    for (const std::string arguments :
+         {"calibrate 'a cat' -o x --density nan", "video 'a cat' --cfg inf",
+          "batch jobs.jsonl --claim-timeout nan", "generate 'a cat' --cfg=-nan"}) {
+        const auto result = run(arguments);
+        EXPECT_EQ(result.code, 2) << arguments;
+        EXPECT_THAT(result.err, HasSubstr("found, expected a number")) << arguments;
+    }
 }
 
 TEST_F(Cli, ErrorsAreOneLineAndLeaveNoFile) {

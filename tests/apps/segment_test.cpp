@@ -140,6 +140,11 @@ TEST_F(SegmentCli, FeaturesTellTheDiscFromTheRest) {
                   path("g.safetensors"))
                   .code,
               1);
+    for (const char* place : {"none/parts.png", "parts.gif"}) {
+        const auto refused = run("features " + path("disc.png") + " --picture " + path(place));
+        EXPECT_EQ(refused.code, 1) << place;
+        EXPECT_THAT(refused.err, HasSubstr(place));
+    }
 }
 
 /// `fovea segment` on things with names: a red heart and a yellow star on green, as flat as emoji.
