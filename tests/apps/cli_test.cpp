@@ -34,7 +34,7 @@ TEST_F(Cli, BadUsageIsCode2) {
     EXPECT_EQ(run("generate 'a cat' --guidance ''").code, 2);
     EXPECT_EQ(run("paint 'a cat'").code, 2);
     for (const std::string arguments :
-         {"calibrate 'a cat' -o x --density nan", "video 'a cat' --cfg inf",
+         {"calibrate 'a cat' -o x --density nan", "video 'a cat' --cfg nan",
           "batch jobs.jsonl --claim-timeout nan", "generate 'a cat' --cfg=-nan"}) {
         const auto result = run(arguments);
         EXPECT_EQ(result.code, 2) << arguments;
