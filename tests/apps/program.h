@@ -28,7 +28,10 @@ class Program : public ::testing::Test {
                   ("fovea_cli_" + std::to_string(::getpid()))) {
         std::filesystem::create_directories(folder_);
     }
-    ~Program() override { std::filesystem::remove_all(folder_); }
+    ~Program() override {
+        std::error_code busy;
+        std::filesystem::remove_all(folder_, busy);
+    }
 
     std::string path(const std::string& name) const { return (folder_ / name).string(); }
     std::string text(const std::string& name) const {

@@ -7,10 +7,16 @@ set -euo pipefail
 folder=$(readlink -f "$2")
 skip() { echo "$*"; exit 77; }
 
+# Returns when none of them writes any more; they save their state as they end.
 stop() {
-    local name
+    local name pid turn
     for name in slurmd slurmctld munged; do
-        [[ -f $folder/$name.pid ]] && kill "$(cat "$folder/$name.pid")" 2> /dev/null || true
+        pid=$(cat "$folder/$name.pid" 2> /dev/null) && kill "$pid" 2> /dev/null || continue
+        for ((turn = 0; turn < 100; ++turn)); do
+            readlink "/proc/$pid/exe" > /dev/null || break
+            sleep 0.1
+        done
+        kill -KILL "$pid" 2> /dev/null || true
     done
 }
 [[ $1 == stop ]] && { stop; exit 0; }

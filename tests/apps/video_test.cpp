@@ -100,13 +100,15 @@ TEST_F(VideoCli, CalibrateRefusesWhatNoClipUses) {
                                              {"--dense-steps 24", "expected fewer"},
                                              {"--draw masks.jpg", ".png"},
                                              {"--block 4000000000", "blocks of 1 to 1024 tokens"},
-                                             {"--ranges -1,1", "ascend"},
-                                             {"--ranges nan,1", "ascend"}}) {
+                                             {"--ranges -1,1", "ascend"}}) {
         const auto result =
             run(fmt::format("calibrate 'a cat' -o {} {}", path("m.safetensors"), arguments));
         EXPECT_EQ(result.code, 1) << arguments;
         EXPECT_THAT(result.err, HasSubstr(message)) << arguments;
     }
+    const auto no_number = run("calibrate 'a cat' --ranges nan,1 -o " + path("m.safetensors"));
+    EXPECT_EQ(no_number.code, 2);
+    EXPECT_THAT(no_number.err, HasSubstr("nan found, expected a number"));
     EXPECT_EQ(files(), 0u);
 }
 
