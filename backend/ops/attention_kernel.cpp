@@ -152,7 +152,8 @@ AttentionTile matrix_tile(AttentionPath path, const vk::DeviceInfo& device,
         t.subgroups /= 2;
     while (granularity.k && t.keys > granularity.k && t.keys / 2 >= least_keys) t.keys /= 2;
     // A workgroup of half the size is to leave room for another one beside it (H200).
-    if (nv2 && !forced && !emulated && t.subgroups <= 4 && widest > 64) t.keys = 32;
+    if (nv2 && !forced && !emulated && t.subgroups <= 4 && widest > 64)
+        t.keys = std::min(t.keys, 32u);
     while (t.keys / 2 >= least_keys &&
            shared_bytes(path, device, p, t) > device.limits.shared_memory)
         t.keys /= 2;
@@ -326,8 +327,8 @@ AttentionChoice choose_attention(const vk::DeviceInfo& device, const AttentionPr
     if (path == AttentionPath::scalar) {  // see tile_scalar.glsl
         if (is_cpu(device))
             choice.tile.row_tiles = 2;
-        else
-            choice.lanes = 64;
+        else  // a row each: no more than the pattern's blocks have
+            choice.lanes = granularity.q ? std::clamp(std::bit_floor(granularity.q), 16u, 64u) : 64;
     } else {
         choice.matrix = matrix_shape(path, device);
         if (problem.scores == ScorePrecision::int8) choice.score_k = int8_k(path, device);

@@ -12,9 +12,11 @@
 namespace fovea {
 namespace {
 
+using testing::close;
 using testing::device;
 using ::testing::Each;
 using ::testing::HasSubstr;
+using testing::Tolerance;
 
 /// The model is read once for all.
 class InpaintTest : public ::testing::Test {
@@ -131,7 +133,10 @@ TEST_F(InpaintTest, APictureIsTheSameInABatch) {
     const auto both = Inpaint::run(stream(), model(), request_);
     Inpaint::Request alone = request_;
     alone.jobs.erase(alone.jobs.begin());
-    EXPECT_EQ(Inpaint::run(stream(), model(), alone)[0].picture.rgb, both[1].picture.rgb);
+    // On GPUs sums are of tiles that follow the number of rows.
+    const bool cpu = device().info().type == vk::DeviceType::cpu;
+    EXPECT_TRUE(close(Inpaint::run(stream(), model(), alone)[0].picture.rgb, both[1].picture.rgb,
+                      cpu ? Tolerance{0, 0} : Tolerance{1e-4f, 0}));
     request_.painta = false;
     EXPECT_NE(run().picture.rgb, both[0].picture.rgb);
 }
@@ -177,7 +182,7 @@ TEST_F(InpaintTest, BadRequestsSayWhatIsExpected) {
 TEST_F(InpaintTest, CancelEndsIt) {
     std::atomic<bool> cancel = false;
     request_.cancel = &cancel;
-    request_.on_step = [&](int done, int) { cancel = done == 1; };
+    request_.on_step = [&](int done, int) { cancel = cancel || done == 1; };
     EXPECT_THROW(run(), Cancelled);
 }
 
