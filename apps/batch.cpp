@@ -119,12 +119,12 @@ std::vector<std::string> workers_on(const std::vector<std::string>& devices, int
 /// The threads of the devices, and what became of them.
 class Workers {
   public:
-    Workers(Run& run, Writer& writer) {
-        for (const auto& device : run.options.devices) {
+    Workers(Run& run, Writer& writer) : sessions_(run.options.devices.size()) {
+        for (size_t i = 0; i < sessions_.size(); ++i) {
             ++working_;
-            threads_.emplace_back([this, &run, &writer, device] {
+            threads_.emplace_back([this, &run, &writer, i] {
                 try {
-                    work(run, writer, device);
+                    work(run, writer, run.options.devices[i], sessions_[i]);
                 } catch (const WriteError& error) {
                     run.stop(error.what());
                 } catch (const std::exception& error) {
@@ -137,7 +137,10 @@ class Workers {
         }
     }
     int64_t working() const { return working_; }
-    void join() { threads_.clear(); }
+    void join() {
+        threads_.clear();
+        sessions_.clear();
+    }
     /// Why one ended before its time; empty: none did.
     std::string reason() const {
         const std::lock_guard lock(mutex_);
@@ -148,7 +151,8 @@ class Workers {
     std::atomic<int64_t> working_ = 0;
     mutable std::mutex mutex_;
     std::string reason_;
-    std::vector<std::jthread> threads_;
+    std::vector<std::optional<Session>> sessions_;
+    std::vector<std::jthread> threads_;  // end before the sessions
 };
 
 // Until the workers have no more to do.

@@ -4,12 +4,14 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "apps/batch/ledger.h"
+#include "apps/session.h"
 
 namespace fovea::apps::batch {
 
@@ -75,7 +77,8 @@ class Writer {
 };
 
 /// Takes jobs from the ledger until none is left, on one device. Throws Error where the device
-/// cannot be used, or not any more.
-void work(Run& run, Writer& writer, const std::string& device);
+/// cannot be used, or not any more. The session is to be closed when no thread works any more:
+/// NVIDIA's driver 580 hangs where a thread ends that used a device while another one is destroyed.
+void work(Run& run, Writer& writer, const std::string& device, std::optional<Session>& session);
 
 }  // namespace fovea::apps::batch

@@ -47,8 +47,8 @@ struct Sketch {
 
 class Worker {
   public:
-    Worker(Run& run, Writer& writer, const std::string& device)
-        : run_(run), writer_(writer), device_(device) {}
+    Worker(Run& run, Writer& writer, const std::string& device, std::optional<Session>& session)
+        : run_(run), writer_(writer), device_(device), session_(session) {}
 
     void work() {
         session_.emplace(device_);
@@ -260,7 +260,7 @@ class Worker {
     Run& run_;
     Writer& writer_;
     const std::string device_;
-    std::optional<Session> session_;
+    std::optional<Session>& session_;
     std::vector<Job> flight_;              ///< claimed and not yet with the writer
     std::map<std::string, int64_t> most_;  ///< together, by group
     int64_t next_ = 0;
@@ -269,8 +269,8 @@ class Worker {
 
 }  // namespace
 
-void work(Run& run, Writer& writer, const std::string& device) {
-    Worker(run, writer, device).work();
+void work(Run& run, Writer& writer, const std::string& device, std::optional<Session>& session) {
+    Worker(run, writer, device, session).work();
 }
 
 }  // namespace fovea::apps::batch
