@@ -132,7 +132,10 @@ class Workers {
                     const std::lock_guard lock(mutex_);
                     reason_ = error.what();
                 }
+                // Nor does one end while another closes a device that was lost, see work().
                 --working_;
+                working_.notify_all();
+                while (const int64_t others = working_) working_.wait(others);
             });
         }
     }

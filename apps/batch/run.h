@@ -77,8 +77,9 @@ class Writer {
 };
 
 /// Takes jobs from the ledger until none is left, on one device. Throws Error where the device
-/// cannot be used, or not any more. The session is to be closed when no thread works any more:
-/// NVIDIA's driver 580 hangs where a thread ends that used a device while another one is destroyed.
+/// cannot be used, or not any more. The session is to be closed, and the thread to end, when no
+/// other works any more: NVIDIA's driver 580 hangs where a thread that used a device ends while
+/// another one closes its own.
 void work(Run& run, Writer& writer, const std::string& device, std::optional<Session>& session);
 
 }  // namespace fovea::apps::batch
