@@ -64,6 +64,9 @@ Json defaults_of(const BatchOptions& options) {
 std::string text_of(const BatchOptions& options) {
     require(!options.jobs.empty(), "[batch] no jobs; try fovea batch jobs.jsonl -o batch/");
     if (options.jobs == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+    std::error_code error;
+    require(!std::filesystem::is_directory(options.jobs, error),
+            "[batch] {} is a folder, expected a file of JSON Lines", options.jobs);
     std::ifstream file(options.jobs);
     require(file.good(), "[batch] cannot open {}", options.jobs);
     return {std::istreambuf_iterator<char>(file), {}};

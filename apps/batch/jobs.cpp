@@ -336,8 +336,8 @@ std::vector<std::string> command_line(const Job& job, const std::string& output)
         if (const auto refused = refused_keys().find(key); refused != refused_keys().end())
             fail("\"{}\": {}", key, refused->second);
         const CLI::Option* option = find_option(command, key);
-        require(option != nullptr, "\"{}\" is no option of {}; there are {}", key, job.type,
-                fmt::join(keys_of(command), ", "));
+        require(option != nullptr && key != "help", "\"{}\" is no option of {}; there are {}", key,
+                job.type, fmt::join(keys_of(command), ", "));
         if (is_positional(*option)) continue;
         if (option->get_items_expected_max() == 0) {
             require(value.is_boolean(), "\"{}\": {} found, expected true or false", key,

@@ -379,6 +379,10 @@ TEST_F(Batch, ProgressAndMetricsForPrograms) {
     EXPECT_EQ(lines(result.out).back()["done"], 2);
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_jobs{state=\"done\"} 2\n"));
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_seconds_left 0\n"));
+    const std::string name = "\nfovea_batch_busy_ratio ", metrics = text("fovea.prom");
+    const double busy = std::stod(metrics.substr(metrics.find(name) + name.size()));
+    EXPECT_GT(busy, 0);
+    EXPECT_LE(busy, 1);
     const size_t at = result.err.find("does not know \"zorgle\"");
     EXPECT_NE(at, std::string::npos) << result.err;
     EXPECT_EQ(result.err.find("zorgle", at + 30), std::string::npos) << "said once\n" << result.err;
