@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "pipelines/segment_clip.h"
 #include "tests/testing.h"
 
 /// Small things of a composed picture, the default model.
@@ -24,10 +25,10 @@ bool in_star(double x, double y, double radius) {
            kNotch * std::sin(kPoint / 2) * (1 - along);
 }
 
-Mask star(double x, double y, double radius, int side = 256) {
-    Mask mask{.width = side, .height = side, .hole = {}};
-    for (int row = 0; row < side; ++row)
-        for (int column = 0; column < side; ++column)
+Mask star(double x, double y, double radius, int width = 256, int height = 256) {
+    Mask mask{.width = width, .height = height, .hole = {}};
+    for (int row = 0; row < height; ++row)
+        for (int column = 0; column < width; ++column)
             mask.hole.push_back(in_star(column + 0.5 - x, row + 0.5 - y, radius));
     return mask;
 }
@@ -80,7 +81,7 @@ TEST(SegmentedPicture, ACloserLookDrawsASmallThingBetter) {
 TEST(SegmentedPicture, AThingTooSmallForTheWholeIsSeenFromNearby) {
     vk::Stream stream(device());
     const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
-    const Mask truth = star(700, 300, 7, 1024);
+    const Mask truth = star(700, 300, 7, 1024, 1024);
     SegmentedPicture picture(stream, model, draw(truth));
     for (const auto& prompt : {SegmentPrompt{.points = {{.x = 700, .y = 300}}},
                                SegmentPrompt{.box = corners_of(truth.box())}}) {
@@ -94,8 +95,8 @@ TEST(SegmentedPicture, AThingTooSmallForTheWholeIsSeenFromNearby) {
 TEST(SegmentedPicture, WordsAreSearchedForInTheParts) {
     vk::Stream stream(device());
     const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
-    Mask truth = star(700, 300, 26, 1024);
-    const Mask second = star(180, 840, 34, 1024);
+    Mask truth = star(700, 300, 26, 1024, 1024);
+    const Mask second = star(180, 840, 34, 1024, 1024);
     for (size_t i = 0; i < truth.hole.size(); ++i) truth.hole[i] |= second.hole[i];
     SegmentedPicture picture(stream, model, draw(truth));
     const auto found = picture.ask({.words = "star"}),
@@ -103,6 +104,31 @@ TEST(SegmentedPicture, WordsAreSearchedForInTheParts) {
     ASSERT_TRUE(found);
     EXPECT_GT(iou(found->mask(), truth), 0.8);
     EXPECT_GT(iou(found->mask(), truth), at_once ? iou(at_once->mask(), truth) + 0.1 : 0);
+}
+
+TEST(SegmentClip, WordsInLargeFramesAreFollowed) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const std::array truths{star(200, 260, 60, 400, 400), star(220, 250, 60, 400, 400)};
+    const auto found = SegmentClip::run(stream, model, {draw(truths[0]), draw(truths[1])},
+                                        {.prompt = {.words = "star"}});
+    for (size_t frame = 0; frame < truths.size(); ++frame) {
+        ASSERT_TRUE(found[frame]) << frame;
+        EXPECT_GT(iou(found[frame]->mask(), truths[frame]), 0.85) << frame;
+    }
+}
+
+TEST(SegmentClip, WhatIsSeenFromNearbyIsFollowed) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const std::array truths{star(700, 300, 12, 1024, 576), star(706, 304, 12, 1024, 576)};
+    const auto found = SegmentClip::run(stream, model, {draw(truths[0]), draw(truths[1])},
+                                        {.prompt = {.points = {{.x = 700, .y = 300}}}});
+    ASSERT_TRUE(found[0]);
+    ASSERT_LT(found[0]->first.window.width(), 1024) << "the whole shows it: a smaller one is due";
+    EXPECT_GT(iou(found[0]->mask(), truths[0]), 0.8);
+    ASSERT_TRUE(found[1]);
+    EXPECT_GT(iou(found[1]->mask(), truths[1]), 0.8);
 }
 
 TEST(SegmentView, TilesCoverThePictureAndOverlapByHalf) {
