@@ -102,9 +102,9 @@ class SegmentedPicture {
 
     const SegmentView& whole();  ///< the picture as the model sees it
     /// Of an answer to a prompt about the whole, or a window, that shows something: asked once more
-    /// about a window around the prompt's box, or else the answer's, where that shows it larger,
-    /// and drawn along the picture's edges where these are finer than what the model sees. What
-    /// was searched for is asked about part by part.
+    /// about a window around the prompt's box, or else the answer's, and the points on the thing,
+    /// where that shows it larger, and drawn along the picture's edges where these are finer than
+    /// what the model sees. What was searched for is asked about part by part.
     Segment refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                    const SegmentDrawing& drawing = {});
 
@@ -114,7 +114,9 @@ class SegmentedPicture {
     /// Draws the largest parts of what was found by words as a closer look at each shows them.
     void refine_parts(Segment& segment, const SegmentPrompt& prompt, bool edges);
     /// What a closer look at a box sees: a window around it, all of a side that it reaches beyond.
-    Box window_around(const SegmentPrompt::Corners& box) const;
+    Box window_around(const SegmentPrompt::Corners& box, int least = 0) const;
+    /// That around a box, or around it and the points on the thing where these lie outside.
+    Box window_of(const SegmentPrompt::Corners& box, const SegmentPrompt& prompt) const;
     std::shared_ptr<const SegmentView> near(const Box& window);
     /// Words, the points that lie in a view, and a box that does, as the decoder takes them.
     SegmentPrompts prompts_about(const SegmentView& view, const SegmentPrompt& prompt,
@@ -126,7 +128,7 @@ class SegmentedPicture {
     std::optional<Segment> correct(const SegmentPrompt& prompt);
     /// The answer to one point, asked for once more with itself and its box beside the point.
     SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
-    /// The answer from nearby to a box or a point on what is too small to be seen in the picture as
+    /// The answer from nearby to a box or points on what is too small to be seen in the picture as
     /// a whole.
     std::optional<Segment> ask_nearby(const SegmentPrompt& prompt);
     Segment draw(const SegmentAnswer& answer, bool edges) const;

@@ -83,13 +83,34 @@ TEST(SegmentedPicture, AThingTooSmallForTheWholeIsSeenFromNearby) {
     const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
     const Mask truth = star(700, 300, 7, 1024, 1024);
     SegmentedPicture picture(stream, model, draw(truth));
-    for (const auto& prompt : {SegmentPrompt{.points = {{.x = 700, .y = 300}}},
-                               SegmentPrompt{.box = corners_of(truth.box())}}) {
+    const SegmentPrompt::Point on{.x = 700, .y = 300},
+        beside{.x = 700, .y = 320, .positive = false};
+    for (const SegmentPrompt& prompt :
+         {SegmentPrompt{.points = {on}}, SegmentPrompt{.box = corners_of(truth.box())},
+          SegmentPrompt{.points = {on, beside}},
+          SegmentPrompt{.points = {on, {.x = 701, .y = 303}}},
+          SegmentPrompt{.points = {on}, .words = "star"}}) {
         const auto found = picture.ask(prompt);
         ASSERT_TRUE(found);
         EXPECT_LT(found->first.window.width(), 1024) << "the whole shows it: a smaller one is due";
         EXPECT_GT(iou(found->mask(), truth), 0.8);
     }
+}
+
+TEST(SegmentedPicture, PointsBesideABoxCountInTheCloserLook) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const Mask truth = star(300, 200, 60, 512, 512);
+    SegmentedPicture picture(stream, model, draw(truth));
+    SegmentPrompt prompt{.box = {{.left = 290, .top = 140, .right = 310, .bottom = 160}}};
+    const auto tip = picture.ask(prompt);
+    ASSERT_TRUE(tip);
+    EXPECT_LT(iou(tip->mask(), truth), 0.5) << "the box holds no more than a tip";
+    prompt.points = {{.x = 300, .y = 200}, {.x = 260, .y = 185}, {.x = 325, .y = 235}};
+    const auto all = picture.ask(prompt);
+    ASSERT_TRUE(all);
+    EXPECT_LT(all->last.window.width(), 512) << "no closer look";
+    EXPECT_GT(iou(all->mask(), truth), 0.8);
 }
 
 TEST(SegmentedPicture, WordsAreSearchedForInTheParts) {
