@@ -124,6 +124,10 @@ Mask Segment::mask() const {
     return mask;
 }
 
+bool Segment::shows() const {
+    return std::any_of(opacity.begin(), opacity.end(), [](float value) { return value >= 0.5f; });
+}
+
 SegmentPrompt::Corners corners_of(const Box& box) {
     return {.left = static_cast<float>(box.left),
             .top = static_cast<float>(box.top),
@@ -139,9 +143,8 @@ void validate(const SegmentPrompt& prompt, int width, int height) {
     for (const auto& point : prompt.points)
         require(point.x >= 0 && point.x < static_cast<float>(width) && point.y >= 0 &&
                     point.y < static_cast<float>(height),
-                "[segment] point {},{} lies outside the picture of {}×{}",
-                static_cast<int>(std::floor(point.x)), static_cast<int>(std::floor(point.y)), width,
-                height);
+                "[segment] point {:.0f},{:.0f} lies outside the picture of {}×{}",
+                std::floor(point.x), std::floor(point.y), width, height);
     if (!prompt.box) return;
     const auto& box = *prompt.box;
     require(box.left < box.right && box.top < box.bottom,
@@ -286,7 +289,7 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first, const SegmentPrompt
         const auto closer = answers(stream_, model_.segmenter, *view, prompts, false).front();
         if (closer.shows()) result = draw(closer, drawing.edges);
     }
-    if (result.opacity.empty()) result = draw(first, drawing.edges);
+    if (!result.shows()) result = draw(first, drawing.edges);
     result.first = first;
     return result;
 }
@@ -345,6 +348,7 @@ std::optional<Segment> SegmentedPicture::correct(const SegmentPrompt& prompt) {
     const auto better = answers(stream_, model_.segmenter, *view, prompts, false).front();
     if (!better.shows()) return std::nullopt;
     Segment result = draw(better, true);
+    if (!result.shows()) return std::nullopt;
     result.first = better;
     return result;
 }
@@ -379,6 +383,11 @@ SegmentAnswer SegmentedPicture::ask_again(const SegmentAnswer& first,
 
 std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     validate(prompt, picture_.width, picture_.height);
+    auto found = answer(prompt);
+    return found && found->shows() ? std::move(found) : std::nullopt;
+}
+
+std::optional<Segment> SegmentedPicture::answer(const SegmentPrompt& prompt) {
     if (prompt.earlier && prompt.earlier->window != Box{0, 0, picture_.width, picture_.height})
         if (auto better = correct(prompt)) return better;
     if (is_search(prompt)) {

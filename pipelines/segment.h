@@ -34,7 +34,8 @@ struct Segment {
     SegmentAnswer first;         ///< the model's first answer, most often about the whole picture
     SegmentAnswer last;          ///< and that which is drawn, perhaps about a window
 
-    Mask mask() const;  ///< where the opacity is half or more
+    Mask mask() const;   ///< where the opacity is half or more
+    bool shows() const;  ///< whether there is such a pixel
 };
 
 /// Asks for one thing; what is given goes together. Places in pixels, (0, 0) the picture's upper
@@ -94,8 +95,8 @@ class SegmentedPicture {
 
     const Image& picture() const { return picture_; }
 
-    /// None where the model sees nothing that is meant. Throws Error as validate() and
-    /// encode_words().
+    /// None where the model sees nothing that is meant, or less than is drawn. Throws Error as
+    /// validate() and encode_words().
     std::optional<Segment> ask(const SegmentPrompt& prompt);
     /// All things, the surest first.
     std::vector<Segment> everything(const SegmentEverything& options);
@@ -109,6 +110,8 @@ class SegmentedPicture {
                    const SegmentDrawing& drawing = {});
 
   private:
+    /// As ask(), drawn, perhaps of no pixel.
+    std::optional<Segment> answer(const SegmentPrompt& prompt);
     /// The answer to words: about the whole and, in larger pictures, tiles.
     SegmentAnswer search(const SegmentPrompt& prompt);
     /// Draws the largest parts of what was found by words as a closer look at each shows them.

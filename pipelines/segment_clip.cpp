@@ -67,7 +67,9 @@ std::vector<std::optional<Segment>> SegmentClip::run(vk::Stream& stream, const S
             recalled.features = segmenter.recall(stream, recalled.features, memory);
             const SegmentAnswer answer = answers(stream, segmenter, recalled, {}, false).front();
             memory = {of_asked, remember(picture.whole(), answer, Segmenter::Frame::other)};
-            if (answer.shows()) found[index] = picture.refine(answer, {});
+            if (!answer.shows()) continue;
+            if (auto drawn = picture.refine(answer, {}); drawn.shows())
+                found[index] = std::move(drawn);
         }
     }
     step();

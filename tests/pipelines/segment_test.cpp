@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "backend/error.h"
 #include "pipelines/segment_clip.h"
 #include "tests/testing.h"
 
@@ -111,6 +112,22 @@ TEST(SegmentedPicture, PointsBesideABoxCountInTheCloserLook) {
     ASSERT_TRUE(all);
     EXPECT_LT(all->last.window.width(), 512) << "no closer look";
     EXPECT_GT(iou(all->mask(), truth), 0.8);
+}
+
+TEST(SegmentedPicture, WhatIsDrawnInNoPixelIsNotFound) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    SegmentedPicture picture(stream, model, Image{1, 1, {0.9f, 0.8f, 0.2f}});
+    EXPECT_FALSE(picture.ask({.box = {{.left = 0, .top = 0, .right = 0.5f, .bottom = 0.5f}}}));
+}
+
+TEST(SegmentPrompts, APlaceFarOutsideIsNamedAsItIs) {
+    try {
+        validate({.points = {{.x = 4294967296.0f, .y = 5}}}, 20, 10);
+        FAIL();
+    } catch (const Error& error) {
+        EXPECT_THAT(error.what(), ::testing::HasSubstr("point 4294967296,5 lies outside"));
+    }
 }
 
 TEST(SegmentedPicture, WordsAreSearchedForInTheParts) {
