@@ -92,6 +92,19 @@ std::optional<SegmentPrompt::Corners> points_on(const SegmentPrompt& prompt,
     return box;
 }
 
+/// The surest first, without those that show what a surer one does: a second look changes both.
+std::vector<Segment> distinct(std::vector<Segment> segments, float same) {
+    std::stable_sort(segments.begin(), segments.end(),
+                     [](const auto& a, const auto& b) { return a.score > b.score; });
+    std::vector<Segment> kept;
+    for (auto& segment : segments)
+        if (std::none_of(kept.begin(), kept.end(), [&](const Segment& other) {
+                return iou(segment.opacity, 0.5f, other.opacity, 0.5f) >= same;
+            }))
+            kept.push_back(std::move(segment));
+    return kept;
+}
+
 /// Whether the decoder is asked for what a single point means, which may be several things.
 bool is_one_point(const SegmentPrompts& prompts) {
     return prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
@@ -420,12 +433,12 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
     };
     std::vector<Candidate> candidates;
     const auto count = static_cast<int>(grid.size());
-    const auto step = [&](int done) {
+    const auto step = [&](int done, int total) {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled();
-        if (options.on_step) options.on_step(done, count);
+        if (options.on_step) options.on_step(done, total);
     };
     for (size_t begin = 0; begin < grid.size(); begin += kBatch) {
-        step(static_cast<int>(begin));
+        step(static_cast<int>(begin), count);
         SegmentPrompts prompts{
             .count = std::min(kBatch, std::ssize(grid) - static_cast<int64_t>(begin))};
         for (size_t i = begin; i < begin + static_cast<size_t>(prompts.count); ++i)
@@ -437,7 +450,6 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
                     options.stability)
                 candidates.push_back({std::move(found[i]), grid[begin + i]});
     }
-    step(count);
     std::stable_sort(candidates.begin(), candidates.end(),
                      [](const auto& a, const auto& b) { return a.answer.score > b.answer.score; });
     std::vector<const Candidate*> kept;
@@ -447,12 +459,15 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
             }))
             kept.push_back(&candidate);
     std::vector<Segment> segments;
-    for (const Candidate* candidate : kept) {
-        if (options.cancel != nullptr && *options.cancel) throw Cancelled();
-        segments.push_back(
-            refine(ask_again(candidate->answer, candidate->point), {.points = {candidate->point}}));
+    const int total = count + static_cast<int>(kept.size());
+    for (size_t i = 0; i < kept.size(); ++i) {
+        step(count + static_cast<int>(i), total);
+        const auto& [answer, point] = *kept[i];
+        auto segment = refine(ask_again(answer, point), {.points = {point}});
+        if (segment.shows()) segments.push_back(std::move(segment));
     }
-    return segments;
+    step(total, total);
+    return distinct(std::move(segments), options.same);
 }
 
 }  // namespace fovea

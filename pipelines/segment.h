@@ -77,6 +77,7 @@ struct SegmentEverything {
     float score = 0.6f;      ///< least
     float stability = 0.4f;  ///< least IoU of the masks above logits of 1 and −1
     float same = 0.7f;       ///< IoU from which two masks are of one thing
+    /// of the grid's points, and once these are answered of the things to be drawn as well
     std::function<void(int done, int total)> on_step;
     const std::atomic<bool>* cancel = nullptr;  ///< ends with Cancelled
 };

@@ -169,6 +169,29 @@ TEST(SegmentClip, WhatIsSeenFromNearbyIsFollowed) {
     EXPECT_GT(iou(found[1]->mask(), truths[1]), 0.8);
 }
 
+TEST(SegmentedPicture, EverythingIsSortedAndDistinctAsDrawn) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    Mask stars = star(60, 70, 40);
+    for (const auto& [x, y, radius] : {std::array{180, 60, 24}, {190, 190, 50}, {70, 190, 12}}) {
+        const Mask more = star(x, y, radius);
+        for (size_t i = 0; i < stars.hole.size(); ++i) stars.hole[i] |= more.hole[i];
+    }
+    SegmentedPicture picture(stream, model, draw(stars));
+    std::vector<std::pair<int, int>> steps;
+    const auto found = picture.everything(
+        {.grid = 12, .on_step = [&](int done, int total) { steps.emplace_back(done, total); }});
+    ASSERT_GE(found.size(), 3);
+    for (size_t i = 0; i < found.size(); ++i)
+        for (size_t other = 0; other < i; ++other) {
+            EXPECT_LE(found[i].score, found[other].score) << i << " " << other;
+            EXPECT_LT(iou(found[i].mask(), found[other].mask()), 0.7) << i << " " << other;
+        }
+    EXPECT_GT(steps.back().second, 144) << "closer looks are no steps";
+    for (size_t i = 0; i < steps.size(); ++i)
+        EXPECT_EQ(steps[i].first == steps[i].second, i + 1 == steps.size()) << steps[i].first;
+}
+
 TEST(SegmentView, TilesCoverThePictureAndOverlapByHalf) {
     EXPECT_THAT(tiles_of(300, 300, 256), ::testing::IsEmpty()) << "256 of 300: no gain";
     for (const auto& [width, height] : {std::pair{1024, 768}, {640, 640}, {400, 400}, {900, 300}}) {
