@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "backend/error.h"
+#include "pipelines/denoise.h"
 #include "vision/guided_filter.h"
 #include "vision/prompt_words.h"
 #include "vision/taps/word_mask.h"
@@ -13,13 +14,13 @@ namespace {
 
 constexpr int kUnit = Autoencoder::kDown * 2;  // pixels of a token
 
-/// The model's sides for a picture's: the longer one is `size`.
+/// The model's sides for a picture's: the longer one is `size`, none is shorter than it can draw.
 std::pair<int, int> sides_of(const Image& picture, int size) {
     const float scale =
         static_cast<float>(size) / static_cast<float>(std::max(picture.width, picture.height));
     const auto side = [&](int pixels) {
         const float tokens = static_cast<float>(pixels) * scale / static_cast<float>(kUnit);
-        return std::max(4, static_cast<int>(std::lround(tokens))) * kUnit;
+        return std::max(kMinSide, static_cast<int>(std::lround(tokens)) * kUnit);
     };
     return {side(picture.width), side(picture.height)};
 }

@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <numeric>
-#include <tuple>
 
 #include "backend/error.h"
 #include "backend/log.h"
@@ -81,6 +80,36 @@ int longest(const Box& box) {
     return std::max(box.width(), box.height());
 }
 
+/// Around the points on the thing, and the box if there is one.
+std::optional<SegmentPrompt::Corners> points_on(const SegmentPrompt& prompt,
+                                                std::optional<SegmentPrompt::Corners> box = {}) {
+    for (const auto& point : prompt.points)
+        if (point.positive) {
+            if (!box) box = {point.x, point.y, point.x, point.y};
+            box = {std::min(box->left, point.x), std::min(box->top, point.y),
+                   std::max(box->right, point.x), std::max(box->bottom, point.y)};
+        }
+    return box;
+}
+
+/// The surest first, without those that show what a surer one does: a second look changes both.
+std::vector<Segment> distinct(std::vector<Segment> segments, float same) {
+    std::stable_sort(segments.begin(), segments.end(),
+                     [](const auto& a, const auto& b) { return a.score > b.score; });
+    std::vector<Segment> kept;
+    for (auto& segment : segments)
+        if (std::none_of(kept.begin(), kept.end(), [&](const Segment& other) {
+                return iou(segment.opacity, 0.5f, other.opacity, 0.5f) >= same;
+            }))
+            kept.push_back(std::move(segment));
+    return kept;
+}
+
+/// Whether the decoder is asked for what a single point means, which may be several things.
+bool is_one_point(const SegmentPrompts& prompts) {
+    return prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
+}
+
 }  // namespace
 
 SegmentModel SegmentModel::load(vk::Stream& stream, const std::filesystem::path& folder,
@@ -108,6 +137,10 @@ Mask Segment::mask() const {
     return mask;
 }
 
+bool Segment::shows() const {
+    return std::any_of(opacity.begin(), opacity.end(), [](float value) { return value >= 0.5f; });
+}
+
 SegmentPrompt::Corners corners_of(const Box& box) {
     return {.left = static_cast<float>(box.left),
             .top = static_cast<float>(box.top),
@@ -118,16 +151,13 @@ SegmentPrompt::Corners corners_of(const Box& box) {
 void validate(const SegmentPrompt& prompt, int width, int height) {
     require(!prompt.empty(),
             "[segment] nothing asked: give a point on the thing, a box around it, or words");
-    const bool positive = std::any_of(prompt.points.begin(), prompt.points.end(),
-                                      [](const auto& point) { return point.positive; });
-    require(positive || prompt.box || !prompt.words.empty() || prompt.earlier,
+    require(points_on(prompt) || prompt.box || !prompt.words.empty() || prompt.earlier,
             "[segment] only points beside the thing: give one on it, a box or words as well");
     for (const auto& point : prompt.points)
         require(point.x >= 0 && point.x < static_cast<float>(width) && point.y >= 0 &&
                     point.y < static_cast<float>(height),
-                "[segment] point {},{} lies outside the picture of {}×{}",
-                static_cast<int>(std::floor(point.x)), static_cast<int>(std::floor(point.y)), width,
-                height);
+                "[segment] point {:.0f},{:.0f} lies outside the picture of {}×{}",
+                std::floor(point.x), std::floor(point.y), width, height);
     if (!prompt.box) return;
     const auto& box = *prompt.box;
     require(box.left < box.right && box.top < box.bottom,
@@ -176,15 +206,22 @@ const SegmentView& SegmentedPicture::whole() {
     return *whole_;
 }
 
-Box SegmentedPicture::window_around(const SegmentPrompt::Corners& box) const {
+Box SegmentedPicture::window_around(const SegmentPrompt::Corners& box, int least) const {
     const Box around{.left = static_cast<int>(std::floor(box.left)),
                      .top = static_cast<int>(std::floor(box.top)),
                      .right = static_cast<int>(std::ceil(box.right)),
                      .bottom = static_cast<int>(std::ceil(box.bottom))};
-    const int side = ladder(kMargin * longest(around));
+    const int side = std::max(least, ladder(kMargin * longest(around)));
     const auto [left, right] = side_around(around.left, around.right, side, picture_.width);
     const auto [top, bottom] = side_around(around.top, around.bottom, side, picture_.height);
     return {left, top, right, bottom};
+}
+
+Box SegmentedPicture::window_of(const SegmentPrompt::Corners& box,
+                                const SegmentPrompt& prompt) const {
+    const Box window = window_around(box);
+    const auto reached = *points_on(prompt, box);
+    return is_within(reached, window) ? window : window_around(reached);
 }
 
 std::shared_ptr<const SegmentView> SegmentedPicture::near(const Box& window) {
@@ -208,7 +245,7 @@ SegmentPrompts SegmentedPicture::prompts_about(
     for (const auto& point : prompt.points) {
         const auto kind = point.positive ? SegmentPoint::positive : SegmentPoint::negative;
         const SegmentPoint place = view.place(point.x, point.y, kind);
-        if (place.x >= 0 && place.x < 1 && place.y >= 0 && place.y < 1)
+        if (place.x >= 0 && place.x <= 1 && place.y >= 0 && place.y <= 1)
             prompts.points.push_back(place);
     }
     if (box && is_within(*box, view.window)) add_corners(prompts, view, *box);
@@ -255,14 +292,17 @@ Segment SegmentedPicture::refine(const SegmentAnswer& first, const SegmentPrompt
         return result;
     }
     const auto box = prompt.box ? *prompt.box : corners_of(*first.box());
-    const Box window = window_around(box);
+    const Box window = window_of(box, prompt);
     if (drawing.closer && longest(first.window) >= kGain * longest(window)) {
         const auto view = near(window);
-        const auto prompts = prompts_about(*view, prompt, box);
+        auto prompts = prompts_about(*view, prompt, box);
+        // What is not seen from nearby is known through the answer that used it.
+        if (prompt.earlier || prompts.points.size() < prompt.points.size() + 2)
+            prompts.earlier = earlier(first, *view);
         const auto closer = answers(stream_, model_.segmenter, *view, prompts, false).front();
         if (closer.shows()) result = draw(closer, drawing.edges);
     }
-    if (result.opacity.empty()) result = draw(first, drawing.edges);
+    if (!result.shows()) result = draw(first, drawing.edges);
     result.first = first;
     return result;
 }
@@ -321,25 +361,21 @@ std::optional<Segment> SegmentedPicture::correct(const SegmentPrompt& prompt) {
     const auto better = answers(stream_, model_.segmenter, *view, prompts, false).front();
     if (!better.shows()) return std::nullopt;
     Segment result = draw(better, true);
+    if (!result.shows()) return std::nullopt;
     result.first = better;
     return result;
 }
 
 std::optional<Segment> SegmentedPicture::ask_nearby(const SegmentPrompt& prompt) {
-    Box window;
-    if (prompt.box) {
-        window = window_around(*prompt.box);
-    } else {
-        const auto side = static_cast<int>(model_.segmenter.config().size);
-        const auto x = static_cast<int>(prompt.points[0].x),
-                   y = static_cast<int>(prompt.points[0].y);
-        std::tie(window.left, window.right) = side_around(x, x, side, picture_.width);
-        std::tie(window.top, window.bottom) = side_around(y, y, side, picture_.height);
-    }
+    const Box window = prompt.box ? window_of(*prompt.box, prompt)
+                                  : window_around(*points_on(prompt),
+                                                  static_cast<int>(model_.segmenter.config().size));
     if (longest(whole().window) < kGain * longest(window)) return std::nullopt;
     const auto view = near(window);
-    const auto prompts = prompts_about(*view, prompt, prompt.box);
-    const auto answer = answers(stream_, model_.segmenter, *view, prompts, !prompt.box).front();
+    auto prompts = prompts_about(*view, prompt, prompt.box);
+    if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier, *view);
+    const auto answer =
+        answers(stream_, model_.segmenter, *view, prompts, is_one_point(prompts)).front();
     if (!answer.shows()) return std::nullopt;
     return refine(answer, prompt);
 }
@@ -360,6 +396,11 @@ SegmentAnswer SegmentedPicture::ask_again(const SegmentAnswer& first,
 
 std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     validate(prompt, picture_.width, picture_.height);
+    auto found = answer(prompt);
+    return found && found->shows() ? std::move(found) : std::nullopt;
+}
+
+std::optional<Segment> SegmentedPicture::answer(const SegmentPrompt& prompt) {
     if (prompt.earlier && prompt.earlier->window != Box{0, 0, picture_.width, picture_.height})
         if (auto better = correct(prompt)) return better;
     if (is_search(prompt)) {
@@ -369,11 +410,11 @@ std::optional<Segment> SegmentedPicture::ask(const SegmentPrompt& prompt) {
     const SegmentView& view = whole();
     auto prompts = prompts_about(view, prompt, prompt.box);
     if (prompt.earlier) prompts.earlier = earlier(*prompt.earlier, view);
-    const bool one_point = prompts.points.size() == 1 && !prompts.text && !prompts.earlier;
+    const bool one_point = is_one_point(prompts);
     const auto answer = answers(stream_, model_.segmenter, view, prompts, one_point).front();
     if (answer.shows())
         return refine(one_point ? ask_again(answer, prompt.points[0]) : answer, prompt);
-    return one_point || prompt.box ? ask_nearby(prompt) : std::nullopt;
+    return prompt.box || points_on(prompt) ? ask_nearby(prompt) : std::nullopt;
 }
 
 std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& options) {
@@ -392,12 +433,12 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
     };
     std::vector<Candidate> candidates;
     const auto count = static_cast<int>(grid.size());
-    const auto step = [&](int done) {
+    const auto step = [&](int done, int total) {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled();
-        if (options.on_step) options.on_step(done, count);
+        if (options.on_step) options.on_step(done, total);
     };
     for (size_t begin = 0; begin < grid.size(); begin += kBatch) {
-        step(static_cast<int>(begin));
+        step(static_cast<int>(begin), count);
         SegmentPrompts prompts{
             .count = std::min(kBatch, std::ssize(grid) - static_cast<int64_t>(begin))};
         for (size_t i = begin; i < begin + static_cast<size_t>(prompts.count); ++i)
@@ -409,7 +450,6 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
                     options.stability)
                 candidates.push_back({std::move(found[i]), grid[begin + i]});
     }
-    step(count);
     std::stable_sort(candidates.begin(), candidates.end(),
                      [](const auto& a, const auto& b) { return a.answer.score > b.answer.score; });
     std::vector<const Candidate*> kept;
@@ -419,12 +459,15 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
             }))
             kept.push_back(&candidate);
     std::vector<Segment> segments;
-    for (const Candidate* candidate : kept) {
-        if (options.cancel != nullptr && *options.cancel) throw Cancelled();
-        segments.push_back(
-            refine(ask_again(candidate->answer, candidate->point), {.points = {candidate->point}}));
+    const int total = count + static_cast<int>(kept.size());
+    for (size_t i = 0; i < kept.size(); ++i) {
+        step(count + static_cast<int>(i), total);
+        const auto& [answer, point] = *kept[i];
+        auto segment = refine(ask_again(answer, point), {.points = {point}});
+        if (segment.shows()) segments.push_back(std::move(segment));
     }
-    return segments;
+    step(total, total);
+    return distinct(std::move(segments), options.same);
 }
 
 }  // namespace fovea

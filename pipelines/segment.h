@@ -34,7 +34,8 @@ struct Segment {
     SegmentAnswer first;         ///< the model's first answer, most often about the whole picture
     SegmentAnswer last;          ///< and that which is drawn, perhaps about a window
 
-    Mask mask() const;  ///< where the opacity is half or more
+    Mask mask() const;   ///< where the opacity is half or more
+    bool shows() const;  ///< whether there is such a pixel
 };
 
 /// Asks for one thing; what is given goes together. Places in pixels, (0, 0) the picture's upper
@@ -76,6 +77,7 @@ struct SegmentEverything {
     float score = 0.6f;      ///< least
     float stability = 0.4f;  ///< least IoU of the masks above logits of 1 and −1
     float same = 0.7f;       ///< IoU from which two masks are of one thing
+    /// of the grid's points, and once these are answered of the things to be drawn as well
     std::function<void(int done, int total)> on_step;
     const std::atomic<bool>* cancel = nullptr;  ///< ends with Cancelled
 };
@@ -94,27 +96,31 @@ class SegmentedPicture {
 
     const Image& picture() const { return picture_; }
 
-    /// None where the model sees nothing that is meant. Throws Error as validate() and
-    /// encode_words().
+    /// None where the model sees nothing that is meant, or less than is drawn. Throws Error as
+    /// validate() and encode_words().
     std::optional<Segment> ask(const SegmentPrompt& prompt);
     /// All things, the surest first.
     std::vector<Segment> everything(const SegmentEverything& options);
 
     const SegmentView& whole();  ///< the picture as the model sees it
     /// Of an answer to a prompt about the whole, or a window, that shows something: asked once more
-    /// about a window around the prompt's box, or else the answer's, where that shows it larger,
-    /// and drawn along the picture's edges where these are finer than what the model sees. What
-    /// was searched for is asked about part by part.
+    /// about a window around the prompt's box, or else the answer's, and the points on the thing,
+    /// where that shows it larger, and drawn along the picture's edges where these are finer than
+    /// what the model sees. What was searched for is asked about part by part.
     Segment refine(const SegmentAnswer& first, const SegmentPrompt& prompt,
                    const SegmentDrawing& drawing = {});
 
   private:
+    /// As ask(), drawn, perhaps of no pixel.
+    std::optional<Segment> answer(const SegmentPrompt& prompt);
     /// The answer to words: about the whole and, in larger pictures, tiles.
     SegmentAnswer search(const SegmentPrompt& prompt);
     /// Draws the largest parts of what was found by words as a closer look at each shows them.
     void refine_parts(Segment& segment, const SegmentPrompt& prompt, bool edges);
     /// What a closer look at a box sees: a window around it, all of a side that it reaches beyond.
-    Box window_around(const SegmentPrompt::Corners& box) const;
+    Box window_around(const SegmentPrompt::Corners& box, int least = 0) const;
+    /// That around a box, or around it and the points on the thing where these lie outside.
+    Box window_of(const SegmentPrompt::Corners& box, const SegmentPrompt& prompt) const;
     std::shared_ptr<const SegmentView> near(const Box& window);
     /// Words, the points that lie in a view, and a box that does, as the decoder takes them.
     SegmentPrompts prompts_about(const SegmentView& view, const SegmentPrompt& prompt,
@@ -126,7 +132,7 @@ class SegmentedPicture {
     std::optional<Segment> correct(const SegmentPrompt& prompt);
     /// The answer to one point, asked for once more with itself and its box beside the point.
     SegmentAnswer ask_again(const SegmentAnswer& first, const SegmentPrompt::Point& point);
-    /// The answer from nearby to a box or a point on what is too small to be seen in the picture as
+    /// The answer from nearby to a box or points on what is too small to be seen in the picture as
     /// a whole.
     std::optional<Segment> ask_nearby(const SegmentPrompt& prompt);
     Segment draw(const SegmentAnswer& answer, bool edges) const;

@@ -1,9 +1,33 @@
 #include "pipelines/segment_clip.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "backend/error.h"
 #include "pipelines/denoise.h"
 
 namespace fovea {
+namespace {
+
+/// What is drawn of a frame, as an answer about the whole of it: the model's own may be about a
+/// window, or in the resolution of tiles.
+SegmentAnswer answer_about(const SegmentView& whole, const Segment& drawn) {
+    constexpr float kLeast = 1e-3f;  // of opacity: logits stay within what the model gives
+    SegmentAnswer answer{.window = whole.window,
+                         .rows = static_cast<int>(4 * whole.features.rows),
+                         .columns = static_cast<int>(4 * whole.features.columns),
+                         .logits = {}};
+    Image opacity{drawn.width, drawn.height, {}};
+    for (const float value : drawn.opacity) opacity.rgb.insert(opacity.rgb.end(), 3, value);
+    opacity = resize(opacity, answer.columns, answer.rows);
+    for (size_t i = 0; i < opacity.rgb.size(); i += 3) {
+        const float share = std::clamp(opacity.rgb[i], kLeast, 1 - kLeast);
+        answer.logits.push_back(std::log(share / (1 - share)));
+    }
+    return answer;
+}
+
+}  // namespace
 
 std::vector<std::optional<Segment>> SegmentClip::run(vk::Stream& stream, const SegmentModel& model,
                                                      const std::vector<Image>& frames,
@@ -29,7 +53,8 @@ std::vector<std::optional<Segment>> SegmentClip::run(vk::Stream& stream, const S
     SegmentedPicture asked(stream, model, frames[static_cast<size_t>(request.frame)]);
     auto first = asked.ask(request.prompt);
     if (!first) return found;
-    const Tensor of_asked = remember(asked.whole(), first->first, Segmenter::Frame::asked);
+    const Tensor of_asked =
+        remember(asked.whole(), answer_about(asked.whole(), *first), Segmenter::Frame::asked);
     found[static_cast<size_t>(request.frame)] = std::move(first);
 
     for (const int direction : {1, -1}) {
@@ -42,7 +67,9 @@ std::vector<std::optional<Segment>> SegmentClip::run(vk::Stream& stream, const S
             recalled.features = segmenter.recall(stream, recalled.features, memory);
             const SegmentAnswer answer = answers(stream, segmenter, recalled, {}, false).front();
             memory = {of_asked, remember(picture.whole(), answer, Segmenter::Frame::other)};
-            if (answer.shows()) found[index] = picture.refine(answer, {});
+            if (!answer.shows()) continue;
+            if (auto drawn = picture.refine(answer, {}); drawn.shows())
+                found[index] = std::move(drawn);
         }
     }
     step();

@@ -338,6 +338,11 @@ TEST_F(EditTest, WordsAreFoundInAPicture) {
         EXPECT_GT(iou(refined->mask()), 0.8) << static_cast<int>(kind);
     }
 
+    request.picture = crop(request.picture, {0, 40, 128, 88});  // wider than twice its height
+    const auto of_wide = Refer::run(stream_, model_, request);
+    EXPECT_EQ(of_wide.rows * of_wide.columns, 64);
+    EXPECT_EQ(of_wide.mask.height, 48);
+
     request.words = "the of";
     EXPECT_THAT(error([&] { Refer::run(stream_, model_, request); }), HasSubstr("names nothing"));
     request.words = "the zorgle";

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "backend/error.h"
+#include "pipelines/segment_clip.h"
 #include "tests/testing.h"
 
 /// Small things of a composed picture, the default model.
@@ -24,10 +26,10 @@ bool in_star(double x, double y, double radius) {
            kNotch * std::sin(kPoint / 2) * (1 - along);
 }
 
-Mask star(double x, double y, double radius, int side = 256) {
-    Mask mask{.width = side, .height = side, .hole = {}};
-    for (int row = 0; row < side; ++row)
-        for (int column = 0; column < side; ++column)
+Mask star(double x, double y, double radius, int width = 256, int height = 256) {
+    Mask mask{.width = width, .height = height, .hole = {}};
+    for (int row = 0; row < height; ++row)
+        for (int column = 0; column < width; ++column)
             mask.hole.push_back(in_star(column + 0.5 - x, row + 0.5 - y, radius));
     return mask;
 }
@@ -80,10 +82,15 @@ TEST(SegmentedPicture, ACloserLookDrawsASmallThingBetter) {
 TEST(SegmentedPicture, AThingTooSmallForTheWholeIsSeenFromNearby) {
     vk::Stream stream(device());
     const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
-    const Mask truth = star(700, 300, 7, 1024);
+    const Mask truth = star(700, 300, 7, 1024, 1024);
     SegmentedPicture picture(stream, model, draw(truth));
-    for (const auto& prompt : {SegmentPrompt{.points = {{.x = 700, .y = 300}}},
-                               SegmentPrompt{.box = corners_of(truth.box())}}) {
+    const SegmentPrompt::Point on{.x = 700, .y = 300},
+        beside{.x = 700, .y = 320, .positive = false};
+    for (const SegmentPrompt& prompt :
+         {SegmentPrompt{.points = {on}}, SegmentPrompt{.box = corners_of(truth.box())},
+          SegmentPrompt{.points = {on, beside}},
+          SegmentPrompt{.points = {on, {.x = 701, .y = 303}}},
+          SegmentPrompt{.points = {on}, .words = "star"}}) {
         const auto found = picture.ask(prompt);
         ASSERT_TRUE(found);
         EXPECT_LT(found->first.window.width(), 1024) << "the whole shows it: a smaller one is due";
@@ -91,11 +98,43 @@ TEST(SegmentedPicture, AThingTooSmallForTheWholeIsSeenFromNearby) {
     }
 }
 
+TEST(SegmentedPicture, PointsBesideABoxCountInTheCloserLook) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const Mask truth = star(300, 200, 60, 512, 512);
+    SegmentedPicture picture(stream, model, draw(truth));
+    SegmentPrompt prompt{.box = {{.left = 290, .top = 140, .right = 310, .bottom = 160}}};
+    const auto tip = picture.ask(prompt);
+    ASSERT_TRUE(tip);
+    EXPECT_LT(iou(tip->mask(), truth), 0.5) << "the box holds no more than a tip";
+    prompt.points = {{.x = 300, .y = 200}, {.x = 260, .y = 185}, {.x = 325, .y = 235}};
+    const auto all = picture.ask(prompt);
+    ASSERT_TRUE(all);
+    EXPECT_LT(all->last.window.width(), 512) << "no closer look";
+    EXPECT_GT(iou(all->mask(), truth), 0.8);
+}
+
+TEST(SegmentedPicture, WhatIsDrawnInNoPixelIsNotFound) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    SegmentedPicture picture(stream, model, Image{1, 1, {0.9f, 0.8f, 0.2f}});
+    EXPECT_FALSE(picture.ask({.box = {{.left = 0, .top = 0, .right = 0.5f, .bottom = 0.5f}}}));
+}
+
+TEST(SegmentPrompts, APlaceFarOutsideIsNamedAsItIs) {
+    try {
+        validate({.points = {{.x = 4294967296.0f, .y = 5}}}, 20, 10);
+        FAIL();
+    } catch (const Error& error) {
+        EXPECT_THAT(error.what(), ::testing::HasSubstr("point 4294967296,5 lies outside"));
+    }
+}
+
 TEST(SegmentedPicture, WordsAreSearchedForInTheParts) {
     vk::Stream stream(device());
     const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
-    Mask truth = star(700, 300, 26, 1024);
-    const Mask second = star(180, 840, 34, 1024);
+    Mask truth = star(700, 300, 26, 1024, 1024);
+    const Mask second = star(180, 840, 34, 1024, 1024);
     for (size_t i = 0; i < truth.hole.size(); ++i) truth.hole[i] |= second.hole[i];
     SegmentedPicture picture(stream, model, draw(truth));
     const auto found = picture.ask({.words = "star"}),
@@ -103,6 +142,54 @@ TEST(SegmentedPicture, WordsAreSearchedForInTheParts) {
     ASSERT_TRUE(found);
     EXPECT_GT(iou(found->mask(), truth), 0.8);
     EXPECT_GT(iou(found->mask(), truth), at_once ? iou(at_once->mask(), truth) + 0.1 : 0);
+}
+
+TEST(SegmentClip, WordsInLargeFramesAreFollowed) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const std::array truths{star(200, 260, 60, 400, 400), star(220, 250, 60, 400, 400)};
+    const auto found = SegmentClip::run(stream, model, {draw(truths[0]), draw(truths[1])},
+                                        {.prompt = {.words = "star"}});
+    for (size_t frame = 0; frame < truths.size(); ++frame) {
+        ASSERT_TRUE(found[frame]) << frame;
+        EXPECT_GT(iou(found[frame]->mask(), truths[frame]), 0.85) << frame;
+    }
+}
+
+TEST(SegmentClip, WhatIsSeenFromNearbyIsFollowed) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    const std::array truths{star(700, 300, 12, 1024, 576), star(706, 304, 12, 1024, 576)};
+    const auto found = SegmentClip::run(stream, model, {draw(truths[0]), draw(truths[1])},
+                                        {.prompt = {.points = {{.x = 700, .y = 300}}}});
+    ASSERT_TRUE(found[0]);
+    ASSERT_LT(found[0]->first.window.width(), 1024) << "the whole shows it: a smaller one is due";
+    EXPECT_GT(iou(found[0]->mask(), truths[0]), 0.8);
+    ASSERT_TRUE(found[1]);
+    EXPECT_GT(iou(found[1]->mask(), truths[1]), 0.8);
+}
+
+TEST(SegmentedPicture, EverythingIsSortedAndDistinctAsDrawn) {
+    vk::Stream stream(device());
+    const auto model = SegmentModel::load(stream, FOVEA_SOURCE_DIR "/assets/default", DType::f32);
+    Mask stars = star(60, 70, 40);
+    for (const auto& [x, y, radius] : {std::array{180, 60, 24}, {190, 190, 50}, {70, 190, 12}}) {
+        const Mask more = star(x, y, radius);
+        for (size_t i = 0; i < stars.hole.size(); ++i) stars.hole[i] |= more.hole[i];
+    }
+    SegmentedPicture picture(stream, model, draw(stars));
+    std::vector<std::pair<int, int>> steps;
+    const auto found = picture.everything(
+        {.grid = 12, .on_step = [&](int done, int total) { steps.emplace_back(done, total); }});
+    ASSERT_GE(found.size(), 3);
+    for (size_t i = 0; i < found.size(); ++i)
+        for (size_t other = 0; other < i; ++other) {
+            EXPECT_LE(found[i].score, found[other].score) << i << " " << other;
+            EXPECT_LT(iou(found[i].mask(), found[other].mask()), 0.7) << i << " " << other;
+        }
+    EXPECT_GT(steps.back().second, 144) << "closer looks are no steps";
+    for (size_t i = 0; i < steps.size(); ++i)
+        EXPECT_EQ(steps[i].first == steps[i].second, i + 1 == steps.size()) << steps[i].first;
 }
 
 TEST(SegmentView, TilesCoverThePictureAndOverlapByHalf) {
