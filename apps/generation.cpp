@@ -37,8 +37,9 @@ void require_output(const char* command, const char* option, const std::string& 
 }
 
 std::string refuse_minus(const std::string& word) {
-    return word.starts_with('-') ? fmt::format("{} found, expected a whole number, 0 or more", word)
-                                 : "";
+    return word.find('-') != std::string::npos
+               ? fmt::format("{} found, expected a whole number, 0 or more", word)
+               : "";
 }
 
 std::string json_text(const Json& json, int indent) {

@@ -178,6 +178,18 @@ TEST_F(SegmentCli, AStillWebPIsAPicture) {
     EXPECT_GT(iou(load_image(path("still-mask.png"))), 0.9);
 }
 
+TEST_F(SegmentCli, ByDefaultNoMP4IsMadeOfOddSides) {
+    const Image disc = load_image(path("disc.png"));
+    Image odd{kWidth - 1, kHeight, {}};
+    for (size_t i = 0; i < disc.rgb.size(); ++i)
+        if (i % (3 * kWidth) >= 3) odd.rgb.push_back(disc.rgb[i]);
+    save_video(path("odd.gif"), {.frames = {odd, odd}});
+    fs::rename(path("odd.gif"), path("odd.clip"));
+    const auto found = run("segment " + path("odd.clip") + " --point 69,60");
+    ASSERT_EQ(found.code, 0) << found.err;
+    EXPECT_EQ(load_video(path("odd-mask.webp")).frames.at(0).width, kWidth - 1);
+}
+
 TEST_F(SegmentCli, MasksOfTheFolderOneIsInStandBesideIt) {
     save_video(path("clip/"), {.frames = {load_image(path("disc.png"))}});
     const auto found =
