@@ -13,6 +13,7 @@
 #include "apps/bench/ops.h"
 #include "apps/bench/segment.h"
 #include "apps/bench/video.h"
+#include "apps/generation.h"
 #include "backend/error.h"
 #include "backend/log.h"
 #include "backend/ops/attention.h"
@@ -241,8 +242,10 @@ void add_video_options(CLI::App& command, bench::VideoOptions& o) {
         ->delimiter(',')
         ->check(CLI::Range(0, 200))
         ->capture_default_str();
-    command.add_option("--seed", o.seed,
-                       "Of video, guidance, inpaint and boxes: the first clip's or picture's");
+    command
+        .add_option("--seed", o.seed,
+                    "Of video, guidance, inpaint and boxes: the first clip's or picture's")
+        ->check(refuse_minus);
     command.add_option(
         "--model", o.model,
         "Of video, guidance, edit, weight, lens, refer, segment, inpaint and boxes: model "

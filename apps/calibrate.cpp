@@ -72,8 +72,16 @@ Image draw(const Calibration& c) {
 }
 
 void run(const CalibrateOptions& o) {
-    require_folder_of("calibrate", "--output", o.output);
+    for (const std::string& prompt : o.prompts)
+        require(
+            !prompt.empty(),
+            "[calibrate] an empty prompt found, expected words for each clip, as in \"a red fox "
+            "moving left\"");
+    require(!o.output.empty(), "[calibrate] --output is empty, expected the name of a file");
     require_png("calibrate", "--draw", o.picture);
+    require_distinct("calibrate", {{"--output", o.output}, {"--draw", o.picture}});
+    require_output("calibrate", "--output", o.output);
+    require_output("calibrate", "--draw", o.picture);
     require(o.dense_steps < std::max(o.steps, 1),
             "[calibrate] --dense-steps {} found beside --steps {}, expected fewer: all would be "
             "dense",
@@ -140,12 +148,15 @@ void add_calibrate(CLI::App& app) {
                      "Where ranges of steps with masks of their own end, as shares (default: "
                      "0.1,0.2,0.3,0.4,0.5,1)")
         ->delimiter(',');
-    command->add_option("--block", o->block, "Tokens a block (default: 16, 32 or 64, by size)");
+    command->add_option("--block", o->block, "Tokens a block (default: 16, 32 or 64, by size)")
+        ->check(refuse_minus);
     command->add_option("--frames", o->frames, "8 to 24")->capture_default_str();
     command->add_option("--size", o->size, "Pixels a side")->capture_default_str();
     command->add_option("--steps", o->steps)->capture_default_str();
     command->add_option("--cfg", o->cfg, "Guidance")->capture_default_str();
-    command->add_option("--seed", o->seed, "Of the first clip")->capture_default_str();
+    command->add_option("--seed", o->seed, "Of the first clip")
+        ->check(refuse_minus)
+        ->capture_default_str();
     command->add_option(
         "--draw", o->picture,
         "Write the masks as PNG: a row a layer, a column a head, a group a range, a "

@@ -5,9 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 
-#include "apps/app.h"
+#include "apps/generation.h"
 #include "apps/session.h"
 #include "backend/error.h"
 
@@ -23,8 +22,10 @@ struct FeatureOptions {
 void run(const FeatureOptions& o) {
     require(!o.output.empty() || !o.drawing.empty(),
             "[features] no file to write, expected -o FEATURES.safetensors or --picture PCA.png");
-    require_folder_of("features", "-o", o.output);
     require_png("features", "--picture", o.drawing);
+    require_distinct("features", {{"-o", o.output}, {"--picture", o.drawing}});
+    require_output("features", "-o", o.output);
+    require_output("features", "--picture", o.drawing);
     std::vector<std::string> names;
     for (const auto& file : o.pictures) {
         const std::string name = std::filesystem::path(file).filename().string();
@@ -32,6 +33,11 @@ void run(const FeatureOptions& o) {
                 "[features] two pictures are named {}, expected different names: they are those of "
                 "the tensors",
                 name);
+        const bool utf8 = Json::parse(json_text(name)).get<std::string>() == name;
+        require(o.output.empty() || (utf8 && name != "__metadata__"),
+                "[features] {} cannot name its tensor, expected UTF-8 other than __metadata__: "
+                "rename or link the picture",
+                file);
         names.push_back(name);
     }
     std::vector<Image> pictures;
@@ -41,7 +47,7 @@ void run(const FeatureOptions& o) {
     const auto model = SegmentModel::load(stream, find_model(o.model),
                                           choose_precision(device.info(), o.precision));
     std::vector<PictureFeatures> all;
-    auto json = nlohmann::json::array();
+    auto json = Json::array();
     for (size_t i = 0; i < pictures.size(); ++i) {
         all.push_back(read_features(stream, model, pictures[i]));
         json.push_back({{"file", o.pictures[i]},
@@ -49,12 +55,12 @@ void run(const FeatureOptions& o) {
                         {"columns", all[i].columns},
                         {"width", model.segmenter.config().width}});
     }
+    if (!o.output.empty()) save_features(o.output, names, all, model);
     if (!o.drawing.empty()) {
         const auto images = draw_components(all);
         save_png(o.drawing, images.size() == 1 ? images[0] : tile_images(images, 4));
     }
-    if (!o.output.empty()) save_features(o.output, names, all, model);
-    if (o.json) fmt::print("{}\n", json.dump(2));
+    if (o.json) fmt::print("{}\n", json_text(json, 2));
 }
 
 }  // namespace

@@ -7,14 +7,48 @@
 #include <cmath>
 
 #include "backend/log.h"
+#include "vision/file.h"
 #include "vision/video.h"
 
 namespace fovea::apps {
 
 namespace fs = std::filesystem;
 
+void require_distinct(const char* command, const std::vector<OutputFile>& files) {
+    const auto place = [](const OutputFile& file) {
+        const fs::path path = fs::weakly_canonical(fs::absolute(file.path));
+        return path.has_filename() ? path : path.parent_path();
+    };
+    for (size_t a = 0; a < files.size(); ++a)
+        for (size_t b = 0; b < a; ++b)
+            require(files[a].path.empty() || files[b].path.empty() ||
+                        place(files[a]) != place(files[b]),
+                    "[{}] {} and {} both name {}, expected a file each", command, files[b].option,
+                    files[a].option, files[a].path);
+}
+
+void require_output(const char* command, const char* option, const std::string& path, bool quiet) {
+    require_folder_of(command, option, path);
+    std::error_code error;
+    require(!fs::is_directory(path, error),
+            "[{}] {} {} found, which is a folder: expected the name of a file", command, option,
+            path);
+    if (!quiet && !path.empty()) require_writable(path);
+}
+
+std::string refuse_minus(const std::string& word) {
+    return word.find('-') != std::string::npos
+               ? fmt::format("{} found, expected a whole number, 0 or more", word)
+               : "";
+}
+
+std::string json_text(const Json& json, int indent) {
+    return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
 void add_generation_options(CLI::App& command, GenerationOptions& o) {
     command.add_option("--seed", o.seed, "Same seed and device: same result")
+        ->check(refuse_minus)
         ->capture_default_str();
     command.add_option("--steps", o.steps, "Steps from noise to result")
         ->check(CLI::Range(1, 1000))

@@ -30,6 +30,24 @@ struct GenerationOptions {
     bool json = false, profile = false, dry_run = false, entropy_scale = false;
 };
 
+/// A file to be written, by its option. An empty path: none.
+struct OutputFile {
+    const char* option;
+    std::string path;
+};
+/// Before the work, which else would be lost: throws Error where two are one file.
+void require_distinct(const char* command, const std::vector<OutputFile>& files);
+/// And unless a file of this name can be made, which is tried unless `quiet`.
+void require_output(const char* command, const char* option, const std::string& path,
+                    bool quiet = false);
+
+/// A check for options of unsigned numbers, of which CLI11 makes huge ones of "-1".
+std::string refuse_minus(const std::string& word);
+
+/// On one line, or with so many spaces a level. Bytes that are no UTF-8, which names of files may
+/// have, are replaced.
+std::string json_text(const Json& json, int indent = -1);
+
 /// As --guidance takes it, lines of help.
 std::string guidance_footer();
 

@@ -282,7 +282,9 @@ void add_headhunt(CLI::App& app) {
     command->add_option("--seeds", o->each, "Pictures a prompt")
         ->check(CLI::Range(1, 100))
         ->capture_default_str();
-    command->add_option("--seed", o->seed, "Of each prompt's first picture")->capture_default_str();
+    command->add_option("--seed", o->seed, "Of each prompt's first picture")
+        ->check(refuse_minus)
+        ->capture_default_str();
     command->add_option(
         "--command", o->command,
         "Scores pictures instead of the evaluator: called as COMMAND PICTURE.png PROMPT, prints a "

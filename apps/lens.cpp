@@ -271,7 +271,9 @@ void add_lens(CLI::App& app, const std::shared_ptr<Host>& host) {
     command->add_option("--size", options->size,
                         "WIDTHxHEIGHT, multiples of 16 from 128 to 512; default: 256x256, or near "
                         "the picture's");
-    command->add_option("--seed", options->seed, "Of the noise")->capture_default_str();
+    command->add_option("--seed", options->seed, "Of the noise")
+        ->check(refuse_minus)
+        ->capture_default_str();
     command->add_option("--steps", options->steps, "Steps from noise to picture")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <iostream>
 #include <memory>
 
 #include "apps/app.h"
 #include "apps/generation.h"
 #include "apps/segment_draw.h"
+#include "apps/segment_interactive.h"
 #include "apps/segment_prompt.h"
 #include "apps/session.h"
 #include "backend/error.h"
@@ -52,40 +52,12 @@ SegmentPrompt prompt_of(const SegmentOptions& options) {
     return prompt;
 }
 
-// By its name: what load_image() reads is a picture.
-bool is_clip(const std::string& path) {
-    std::string extension = fs::path(path).extension().string();
-    std::transform(extension.begin(), extension.end(), extension.begin(),
-                   [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-    const bool picture = extension == ".png" || extension == ".jpg" || extension == ".jpeg";
-    return fs::is_directory(path) || !picture || path.find('%') != std::string::npos;
-}
-
-void check_outputs(const SegmentOptions& options, bool clip) {
-    require(fs::exists(options.input) || options.input.find('%') != std::string::npos,
-            "[segment] there is no {}", options.input);
-    for (const auto& [name, path] : {std::pair{"-o", options.output},
-                                     {"--overlay", options.overlay},
-                                     {"--cutout", options.cutout}}) {
-        if (path.empty()) continue;
-        if (clip && video_format(path) == VideoFormat::frames) continue;  // the folder is made
-        (clip ? require_folder_of : require_png)("segment", name, path);
-    }
-    require_folder_of("segment", "--json-file", options.json_file);
-    require(!clip || options.cutout.empty(),
-            "[segment] --cutout is for pictures; of a clip: --overlay, -o");
-    require(!clip || (!options.everything && !options.interactive),
-            "[segment] {} is for pictures, {} is a clip",
-            options.everything ? "--everything" : "--interactive", options.input);
-    require(clip || options.frame == 0, "[segment] --frame {} found, but {} is a picture",
-            options.frame, options.input);
+void check_options(const SegmentOptions& options) {
     const bool prompt = !options.points.empty() || !options.negatives.empty() ||
                         !options.box.empty() || !options.words.empty() || !options.earlier.empty();
     require(!options.everything || !prompt,
             "[segment] --everything asks for no thing in particular: leave out points, box, words, "
             "an earlier mask");
-    require(!options.zero_shot || !clip, "[segment] --zero-shot is for pictures, {} is a clip",
-            options.input);
     require(!options.zero_shot ||
                 (!options.words.empty() && !options.everything && !options.interactive &&
                  options.points.empty() && options.negatives.empty() && options.box.empty() &&
@@ -99,19 +71,52 @@ void check_outputs(const SegmentOptions& options, bool clip) {
                  options.overlay.empty() && options.cutout.empty() && options.json_file.empty()),
             "[segment] --interactive takes its prompts from standard input, one a line, and writes "
             "no files but by \"save\"");
+    require(!options.interactive || !options.json,
+            "[segment] --json found beside --interactive, which always answers in lines of JSON: "
+            "leave it out");
+    require(options.everything || options.interactive || prompt,
+            "[segment] nothing asked: give a point on the thing, a box around it, words, or "
+            "--everything");
+}
+
+void check_outputs(const SegmentOptions& options, bool clip, const Image& frame, bool quiet) {
+    require(!clip || options.cutout.empty(),
+            "[segment] --cutout is for pictures; of a clip: --overlay, -o");
+    for (const auto& [name, given] : {std::pair{"--everything", options.everything},
+                                      {"--interactive", options.interactive},
+                                      {"--zero-shot", options.zero_shot}})
+        require(!clip || !given, "[segment] {} is for pictures, {} is a clip", name, options.input);
+    require(clip || options.frame == 0, "[segment] --frame {} found, but {} is a picture",
+            options.frame, options.input);
+    const std::vector<OutputFile> files{{"-o", options.output},
+                                        {"--overlay", options.overlay},
+                                        {"--cutout", options.cutout},
+                                        {"--json-file", options.json_file}};
+    require_distinct("segment", files);
+    for (const auto& [name, path] : files) {
+        if (path.empty()) continue;
+        if (clip && path != options.json_file) {
+            require_sides(path, frame.width, frame.height);
+            if (video_format(path) == VideoFormat::frames) continue;  // the folder is made
+        } else if (path != options.json_file) {
+            require_png("segment", name, path);
+        }
+        require_output("segment", name, path, quiet);
+    }
 }
 
 // Beside the input: NAME-mask and its extension.
-std::string default_output(const std::string& input, bool clip) {
+std::string default_output(const std::string& input, bool clip, const Image& frame) {
     fs::path path(input);
     if (!path.has_filename()) path = path.parent_path();
     if (!clip) return (path.parent_path() / (path.stem().string() + "-mask.png")).string();
-    if (fs::is_directory(path) || input.find('%') != std::string::npos)
+    if (!fs::is_regular_file(path)) {
+        if (path.filename() == "." || path.filename() == "..") path = fs::canonical(path);
         return path.parent_path() /
                ((fs::is_directory(path) ? path.filename().string() : "frames") + "-mask/");
-    const std::string extension = path.extension() == ".gif" || path.extension() == ".webp"
-                                      ? path.extension().string()
-                                      : ".mp4";
+    }
+    std::string extension = frame.width % 2 == 0 && frame.height % 2 == 0 ? ".mp4" : ".webp";
+    if (path.extension() == ".gif" || path.extension() == ".webp") extension = path.extension();
     return (path.parent_path() / (path.stem().string() + "-mask" + extension)).string();
 }
 
@@ -135,11 +140,11 @@ Json settings_of(const SegmentOptions& options, const M& model, const vk::Device
     return json;
 }
 
-[[noreturn]] void say_nothing_found(const SegmentOptions& options, const Host& host) {
+[[noreturn]] void say_nothing_found(const SegmentOptions& options, const Host& host,
+                                    const Json& json) {
     const std::string text = fmt::format("[segment] nothing found in {}", options.input);
     if (host.quiet()) throw Error(text);
-    if (options.json)
-        fmt::print("{}\n", Json{{"picture", options.input}, {"segments", Json::array()}}.dump(2));
+    if (options.json) fmt::print("{}\n", json_text(json, 2));
     log::say("fovea: {}, nothing written\n", text);
     throw CLI::RuntimeError(kNothingFound);
 }
@@ -157,7 +162,7 @@ struct Finish {
         json["files"] = files;
         json["seconds"] = seconds_since(start);
         json["peak_device_bytes"] = session.device().peak_allocated();
-        const std::string dump = json.dump(2) + "\n";
+        const std::string dump = json_text(json, 2) + "\n";
         if (!options.json_file.empty())
             write_file(options.json_file, std::as_bytes(std::span(dump)));
         if (host.quiet()) return;
@@ -174,8 +179,11 @@ struct Finish {
 void save_picture(const SegmentOptions& options, const Host& host, Session& session,
                   const Image& shown, const std::vector<Segment>& segments, Json json,
                   Clock::time_point start) {
-    if (segments.empty()) say_nothing_found(options, host);
-    const PngText text{{kSettingsName, json.dump()}};
+    const PngText text{{kSettingsName, json_text(json)}};
+    json["width"] = shown.width;
+    json["height"] = shown.height;
+    json["segments"] = Json::array();
+    if (segments.empty()) say_nothing_found(options, host, json);
     Finish finish{options, host, session, start, {}, {}};
     if (!options.output.empty()) {
         save_png(options.output, draw_masks(segments, shown.width, shown.height), text);
@@ -194,9 +202,6 @@ void save_picture(const SegmentOptions& options, const Host& host, Session& sess
         save_png(path, shown, segments[i].opacity, text);
         finish.files.push_back(path);
     }
-    json["width"] = shown.width;
-    json["height"] = shown.height;
-    json["segments"] = Json::array();
     for (const auto& segment : segments) {
         json["segments"].push_back(json_of(segment));
         finish.text += to_text(segment) + "\n";
@@ -263,10 +268,9 @@ void run_clip(const SegmentOptions& options, Host& host, Session& session,
     }
     const auto seen = std::count_if(found.begin(), found.end(),
                                     [](const auto& segment) { return segment.has_value(); });
-    if (seen == 0) say_nothing_found(options, host);
     Json json = settings_of(options, model, session.device().info());
     json["frame"] = options.frame;
-    Clip masks{.frames = {}, .fps = clip.fps, .text = json.dump()}, overlays = masks;
+    Clip masks{.frames = {}, .fps = clip.fps, .text = json_text(json)}, overlays = masks;
     json["width"] = clip.frames[0].width;
     json["height"] = clip.frames[0].height;
     json["frames"] = Json::array();
@@ -279,6 +283,7 @@ void run_clip(const SegmentOptions& options, Host& host, Session& session,
             masks.frames.push_back(draw_masks(segments, frame.width, frame.height));
         if (!options.overlay.empty()) overlays.frames.push_back(draw_overlay(frame, segments));
     }
+    if (seen == 0) say_nothing_found(options, host, json);
     Finish finish{options, host, session, start, {}, {}};
     for (const auto& [path, made] :
          {std::pair{options.output, &masks}, {options.overlay, &overlays}})
@@ -290,70 +295,29 @@ void run_clip(const SegmentOptions& options, Host& host, Session& session,
     finish(std::move(json));
 }
 
-void run_interactive(const SegmentOptions& options, Session& session, const SegmentModel& model,
-                     Image image, Clock::time_point start) {
-    SegmentedPicture picture(session.stream(), model, std::move(image));
-    const auto say = [](const Json& json) {
-        fmt::print("{}\n", json.dump());
-        std::fflush(stdout);
-    };
-    picture.whole();
-    session.stream().wait();
-    say({{"picture", options.input},
-         {"width", picture.picture().width},
-         {"height", picture.picture().height},
-         {"seconds", seconds_since(start)}});
-    const auto last = std::make_unique<SegmentPrompt>();
-    std::optional<Segment> answer;
-    std::string line;
-    while (!interrupted() && std::getline(std::cin, line) && line != "quit") {
-        if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-        const auto begin = Clock::now();
-        try {
-            if (line.starts_with("save ")) {
-                const std::string path = line.substr(5);
-                require(answer.has_value(), "[segment] save: there is no answer to save");
-                require(path.ends_with(".png"), "[segment] save {} found, expected a .png file",
-                        path);
-                save_png(path, picture_of(answer->mask()));
-                say({{"file", path}});
-                continue;
-            }
-            *last = read_prompt(line, *last);
-            answer = picture.ask(*last);
-            Json json = answer ? json_of(*answer) : Json::object();
-            json["found"] = answer.has_value();
-            json["seconds"] = seconds_since(begin);
-            say(json);
-            last->earlier.reset();
-            if (answer) last->earlier = answer->last;
-        } catch (const DeviceLost&) {
-            throw;
-        } catch (const Error& error) {
-            say({{"error", error.what()}});
-        }
-    }
-}
-
 void run(SegmentOptions options, Host& host) {
     const auto start = Clock::now();
     require(!options.input.empty(),
             "[segment] no picture; try fovea segment photo.png --point 120,80");
-    const bool clip = is_clip(options.input);
-    check_outputs(options, clip);
+    require(fs::exists(options.input) || options.input.find('%') != std::string::npos,
+            "[segment] there is no {}", options.input);
+    check_options(options);
     const SegmentPrompt prompt = prompt_of(options);
-    require(options.everything || options.interactive || !prompt.empty(),
-            "[segment] nothing asked: give a point on the thing, a box around it, words, or "
-            "--everything");
-    if (options.output.empty() && options.overlay.empty() && options.cutout.empty() &&
-        options.json_file.empty() && !options.json)
-        options.output = default_output(options.input, clip);
     Clip frames;
+    bool clip = is_clip(options.input);
     if (clip)
         frames = load_video(options.input);
     else
         frames.frames.push_back(load_image(options.input));
     const Image& first = frames.frames.at(0);
+    // A still WebP or GIF is a picture, unless a clip shall come of it.
+    if (clip && frames.frames.size() == 1 && fs::is_regular_file(options.input))
+        clip = (!options.output.empty() && !options.output.ends_with(".png")) ||
+               (!options.overlay.empty() && !options.overlay.ends_with(".png"));
+    if (options.output.empty() && options.overlay.empty() && options.cutout.empty() &&
+        options.json_file.empty() && !options.json && !options.interactive)
+        options.output = default_output(options.input, clip, first);
+    check_outputs(options, clip, first, host.quiet());
     if (!options.everything && !options.interactive) validate(prompt, first.width, first.height);
     require(!prompt.earlier ||
                 (prompt.earlier->columns == first.width && prompt.earlier->rows == first.height),
@@ -368,7 +332,7 @@ void run(SegmentOptions options, Host& host) {
         return run_picture(options, host, session, std::move(frames.frames[0]), prompt, start);
     const SegmentModel& model = session.segment_model(options.model, options.precision);
     if (options.interactive)
-        run_interactive(options, session, model, std::move(frames.frames[0]), start);
+        answer_prompts(session.stream(), model, options.input, std::move(frames.frames[0]), start);
     else
         run_clip(options, host, session, model, frames, prompt, start);
 }
@@ -417,7 +381,8 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
         "was found, and draws one thing.\n"
         "Exit code 3: nothing was found, and nothing written. docs/segmentation.md");
     command->add_option("picture", options->input,
-                        "PNG or JPEG, or a clip: MP4, WebP, GIF, a folder of frames");
+                        "PNG or JPEG, or a clip: MP4, WebP, GIF, a folder of frame-0001.png and "
+                        "on, or their pattern as in frame-%04d.png");
     command->add_option("words", options->words, "What the thing is called");
     command
         ->add_option("--point", options->points,
@@ -428,18 +393,20 @@ void add_segment(CLI::App& app, const std::shared_ptr<Host>& host) {
     command->add_option("--box", options->box, "LEFT,TOP,RIGHT,BOTTOM around the thing");
     command->add_option("--earlier", options->earlier,
                         "MASK.png, as written before: made better by the points, box or words");
-    command->add_flag("--everything", options->everything, "All things in the picture");
+    auto* everything =
+        command->add_flag("--everything", options->everything, "All things in the picture");
     command->add_flag("--zero-shot", options->zero_shot,
                       "Find the words by the picture model alone, without the segmentation model");
     command->add_flag("--refine", options->refine,
                       "With --zero-shot: the segmentation model draws what was found");
     command->add_option("--grid", options->grid, "Points along a side for --everything")
         ->check(CLI::Range(1, 64))
+        ->needs(everything)
         ->capture_default_str();
     command
         ->add_option("--frame", options->frame,
                      "Of a clip: the frame, from 0, that the prompt is about")
-        ->check(CLI::NonNegativeNumber)
+        ->check(CLI::Range(0, kMaxClipFrames - 1))
         ->capture_default_str();
     command->add_flag("--interactive", options->interactive,
                       "Prompts from standard input, answers as lines of JSON");

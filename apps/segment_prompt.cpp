@@ -40,8 +40,8 @@ void add_points(SegmentPrompt& prompt, const std::string& what, const std::strin
 
 void set_box(SegmentPrompt& prompt, const std::string& what, const std::string& text) {
     const auto values = numbers(what, text, 4, "40,40,200,200");
-    require(values.size() == 4 && !prompt.box,
-            "[segment] {} {} found, expected one LEFT,TOP,RIGHT,BOTTOM", what, text);
+    require(values.size() == 4, "[segment] {} {} found, expected one LEFT,TOP,RIGHT,BOTTOM", what,
+            text);
     prompt.box = {.left = values[0], .top = values[1], .right = values[2], .bottom = values[3]};
 }
 
@@ -49,19 +49,28 @@ SegmentPrompt read_prompt(const std::string& line, const SegmentPrompt& earlier)
     SegmentPrompt prompt;
     std::istringstream in(line);
     std::string word, value;
+    bool box = false;
     while (in >> word) {
         if (word == "correct") {
             require(earlier.earlier.has_value(),
                     "[segment] correct: there is no answer to correct");
+            require(
+                prompt.empty(),
+                "[segment] \"{}\" found, expected correct before what it is corrected by, as in "
+                "correct point 30,40",
+                line);
             prompt = earlier;
         } else if (word == "words" || word == "search") {
             std::getline(in >> std::ws, prompt.words);
             prompt.search = word == "search";
         } else if ((word == "point" || word == "negative" || word == "box") && in >> value) {
-            if (word == "box")
-                set_box(prompt, word, value);
-            else
+            if (word == "box") {
+                require(!box, "[segment] \"{}\" found, expected one box", line);
+                set_box(prompt, word, value);  // in place of the one that is corrected
+                box = true;
+            } else {
                 add_points(prompt, word, value, word == "point");
+            }
         } else {
             fail(
                 "[segment] \"{}\" found, expected point X,Y; negative X,Y; box L,T,R,B; words "

@@ -53,6 +53,23 @@ struct FrameNames {
     fs::path at(size_t i) const {
         return folder / fmt::format("{}{:0{}}{}", before, i + 1, digits, after);
     }
+    /// A name of a number that is not among the first `count`; empty: there is none.
+    std::string beyond(size_t count) const {
+        std::error_code error;
+        for (const auto& entry :
+             fs::directory_iterator(folder.empty() ? fs::path(".") : folder, error)) {
+            const std::string name = entry.path().filename().string();
+            if (name.size() <= before.size() + after.size() || !name.starts_with(before) ||
+                !name.ends_with(after))
+                continue;
+            const char* const begin = name.data() + before.size();
+            const char* const end = name.data() + name.size() - after.size();
+            size_t number = 0;
+            const auto [last, code] = std::from_chars(begin, end, number);
+            if (last == end && (code != std::errc() || number < 1 || number > count)) return name;
+        }
+        return {};
+    }
 };
 
 void save_frames(const fs::path& path, const Clip& clip) {
@@ -80,7 +97,12 @@ Clip load_frames(const fs::path& path) {
                 last.width, last.height, first.width, first.height);
         require_room(path.string(), i + 1, first.width, first.height);
     }
-    require(!clip.frames.empty(), "[video] no frames found: {} is missing", names.at(0).string());
+    const size_t count = clip.frames.size();
+    const std::string beyond = names.beyond(count);
+    require(count == 0 || beyond.empty(),
+            "[video] {} found beside frames 1 to {}, expected numbers from 1 without a gap",
+            (names.folder / beyond).string(), count);
+    require(count > 0, "[video] no frames found: {} is missing", names.at(0).string());
     const PngText text = read_png_text(names.at(0));
     if (const auto found = text.find(kTextKey); found != text.end()) clip.text = found->second;
     if (const auto found = text.find(kRateKey); found != text.end()) {
@@ -152,8 +174,15 @@ VideoFormat video_format(const fs::path& path) {
         path.string());
 }
 
+void require_sides(const fs::path& path, int width, int height) {
+    require(video_format(path) != VideoFormat::mp4 || (width % 2 == 0 && height % 2 == 0),
+            "[video] {} found, but MP4 needs even sides, these are {}x{}: write .webp or .gif",
+            path.string(), width, height);
+}
+
 std::string save_video(const fs::path& path, const Clip& clip) {
     check(clip);
+    require_sides(path, clip.frames[0].width, clip.frames[0].height);
     std::string encoded_as;
     switch (video_format(path)) {
         case VideoFormat::mp4:
@@ -182,7 +211,8 @@ bool is_clip(const fs::path& path) {
             path.string());
     const auto bytes = std::as_bytes(std::span(start)).first(static_cast<size_t>(file.gcount()));
     const std::string kind = file_kind(bytes);
-    return kind != "a PNG picture" && kind != "a JPEG picture";
+    return !kind.ends_with(" picture") || kind == "a GIF picture" || kind == "a WebP picture" ||
+           kind == "an AVIF picture";
 }
 
 Clip load_video(const fs::path& path) {

@@ -29,18 +29,23 @@ enum class VideoFormat { mp4, webp, gif, frames };
 /// %04d …) before .png. Throws Error that lists these.
 VideoFormat video_format(const std::filesystem::path& path);
 
+/// Throws Error unless a clip of such sides can be written by this name, of which MP4 needs even
+/// ones: to be known before long work.
+void require_sides(const std::filesystem::path& path, int width, int height);
+
 /// Writes a clip in the format of its name. → how it is encoded: "H.264", "GIF of 255 colours" …
-/// MP4 needs even sides. Every file appears whole or not at all (write_file); a folder is made
+/// Every file appears whole or not at all (write_file); a folder is made
 /// where there is none, gets frame-0001.png and on, and loses higher numbers of an earlier, longer
 /// clip. The same clip gives the same bytes on one machine. Throws Error.
 std::string save_video(const std::filesystem::path& path, const Clip& clip);
 
-/// Whether something is no PNG or JPEG, which load_image() reads: a folder or pattern of frames, a
-/// file of other bytes. Throws Error where there is nothing to read.
+/// Whether something may move: a folder or pattern of frames, a file of other bytes than those of a
+/// still picture, of which load_image() reads PNG and JPEG. Throws Error where there is nothing to
+/// read.
 bool is_clip(const std::filesystem::path& path);
 
-/// Reads one back; a folder or pattern as save_video() writes it (without fps: 8). Other videos
-/// that libavformat knows are read, too. Throws Error.
+/// Reads one back; a folder or pattern as save_video() writes it (without fps: 8), numbered from 1
+/// without a gap. Other videos that libavformat knows are read, too. Throws Error.
 Clip load_video(const std::filesystem::path& path);
 
 }  // namespace fovea

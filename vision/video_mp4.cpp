@@ -124,8 +124,6 @@ class Reader {
 
 std::vector<std::byte> encode_mp4(const Clip& clip, std::string& encoded_as) {
     const int width = clip.frames[0].width, height = clip.frames[0].height;
-    require(width % 2 == 0 && height % 2 == 0,
-            "[video] MP4 needs even sides, found {}x{}: write .webp or .gif", width, height);
     libav::Writer writer({.container = "mp4",
                           .format = AV_PIX_FMT_YUV420P,
                           .width = width,

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 namespace fovea {
 namespace {
 
+namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 /// `fovea segment` on a yellow disc before a dark blue, 160×120.
@@ -101,21 +103,109 @@ TEST_F(SegmentCli, APointFindsWhatItIsOn) {
 }
 
 TEST_F(SegmentCli, PromptsFromStandardInput) {
-    std::ofstream(path("prompts.txt")) << "box 33,23,107,97\ncorrect negative 5,5\npoint 500,5\n"
-                                       << "save " << path("saved.png") << "\nquit\n";
+    std::ofstream(path("prompts.txt"))
+        << "box 33,23,107,97\npoint 500,5\ncorrect negative 5,5\ncorrect box 32,22,108,98\n"
+        << "point 70,60 correct\nbox 1,1,9,9 box 2,2,9,9\nwords \xff\nsave " << path("saved.png")
+        << "\nquit \r\npoint 70,60\n";
     const std::string command = "cat " + path("prompts.txt") + " | " + FOVEA_PROGRAM + " segment " +
                                 path("disc.png") + " --interactive > " + path("answers.txt");
     ASSERT_EQ(std::system(command.c_str()), 0);
-    std::ifstream answers(path("answers.txt"));
-    std::vector<nlohmann::json> lines;
-    for (std::string line; std::getline(answers, line);)
-        lines.push_back(nlohmann::json::parse(line));
-    ASSERT_EQ(lines.size(), 5u);
-    EXPECT_EQ(lines[0].at("width"), kWidth);
-    EXPECT_EQ(lines[1].at("found"), true);
-    EXPECT_EQ(lines[2].at("found"), true);
-    EXPECT_THAT(lines[3].at("error").get<std::string>(), HasSubstr("lies outside"));
+    const auto answers = lines(text("answers.txt"));
+    ASSERT_EQ(answers.size(), 9u);
+    EXPECT_EQ(answers[0].at("width"), kWidth);
+    for (const size_t found : {1, 3, 4}) EXPECT_EQ(answers[found].at("found"), true) << found;
+    for (const auto& [index, part] : {std::pair{size_t{2}, "lies outside"},
+                                      {5, "expected correct before"},
+                                      {6, "expected one box"},
+                                      {7, "does not know the word"}})
+        EXPECT_THAT(answers[index].at("error").get<std::string>(), HasSubstr(part));
     EXPECT_GT(iou(load_image(path("saved.png"))), 0.9);
+}
+
+TEST_F(SegmentCli, ASignalEndsThoseWhoWaitForPrompts) {
+    const std::string command = fmt::format(
+        "mkfifo {0}; exec 3<>{0}; {1} segment {2} --interactive <&3 >{3} & made=$!; "
+        "for i in $(seq 600); do test -s {3} && break; sleep 0.1; done; kill -TERM $made; "
+        "(sleep 5; kill -KILL $made) 2>/dev/null & wait $made",
+        path("prompts"), bare_program(), path("disc.png"), path("answers.txt"));
+    EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 130);
+}
+
+TEST_F(SegmentCli, OutputsAreCheckedBeforeTheWork) {
+    const std::string picture = path("disc.png") + " --point 70,60";
+    const std::string same =
+        path("a.png") + " --cutout " + path("../") + folder_.filename().string() + "/a.png";
+    expect_error(picture + " -o " + same, "-o and --cutout both name");
+    expect_error(picture + " --json-file " + folder_.string(), "which is a folder");
+    expect_error(picture + " --interactive --json", "--interactive");
+    for (const auto& [options, part] : {std::pair{" --grid 4", "--grid requires --everything"},
+                                        {" --frame -1", "not in range 0 to"}}) {
+        const auto refused = run("segment " + picture + options);
+        EXPECT_EQ(refused.code, 2);
+        EXPECT_THAT(refused.err, HasSubstr(part));
+    }
+    const Image odd{3, 3, std::vector<float>(27)};
+    save_video(path("odd.gif"), {.frames = {odd, odd}});
+    const std::string clip = path("odd.gif") + " --point 1,1";
+    expect_error(clip + " -o " + path("a.mp4"), "MP4 needs even sides, these are 3x3");
+    expect_error(clip + " --cutout " + path("a.png"), "--cutout is for pictures");
+    expect_error(clip + " -o " + path("a/") + " --overlay " + path("a"), "both name");
+    EXPECT_EQ(files(), 2u);
+
+    const std::string features = "features " + path("disc.png") + " -o " + path("a.png");
+    EXPECT_THAT(run(features + " --picture " + path("a.png")).err, HasSubstr("both name"));
+    EXPECT_THAT(run("features " + path("disc.png") + " -o " + folder_.string()).err,
+                HasSubstr("which is a folder"));
+    EXPECT_EQ(files(), 2u);
+}
+
+TEST_F(SegmentCli, AnyNameIsOneOfAPicture) {
+    fs::rename(path("disc.png"), path("50%off\xff"));
+    const auto found =
+        run("segment '" + path("50%off\xff") + "' --point 70,60 --json -o " + path("mask.png"));
+    ASSERT_EQ(found.code, 0) << found.err;
+    const auto name = nlohmann::json::parse(found.out).at("picture").get<std::string>();
+    EXPECT_TRUE(name.ends_with("50%off\xef\xbf\xbd")) << name;
+    const auto refused = run("features '" + path("50%off\xff") + "' -o " + path("f.safetensors"));
+    EXPECT_EQ(refused.code, 1);
+    EXPECT_THAT(refused.err, HasSubstr("expected UTF-8"));
+}
+
+TEST_F(SegmentCli, AStillWebPIsAPicture) {
+    save_video(path("still.webp"), {.frames = {load_image(path("disc.png"))}});
+    const auto found = run("segment " + path("still.webp") + " --point 70,60");
+    ASSERT_EQ(found.code, 0) << found.err;
+    EXPECT_GT(iou(load_image(path("still-mask.png"))), 0.9);
+}
+
+TEST_F(SegmentCli, ByDefaultNoMP4IsMadeOfOddSides) {
+    const Image disc = load_image(path("disc.png"));
+    Image odd{kWidth - 1, kHeight, {}};
+    for (size_t i = 0; i < disc.rgb.size(); ++i)
+        if (i % (3 * kWidth) >= 3) odd.rgb.push_back(disc.rgb[i]);
+    save_video(path("odd.gif"), {.frames = {odd, odd}});
+    fs::rename(path("odd.gif"), path("odd.clip"));
+    const auto found = run("segment " + path("odd.clip") + " --point 69,60");
+    ASSERT_EQ(found.code, 0) << found.err;
+    EXPECT_EQ(load_video(path("odd-mask.webp")).frames.at(0).width, kWidth - 1);
+}
+
+TEST_F(SegmentCli, MasksOfTheFolderOneIsInStandBesideIt) {
+    save_video(path("clip/"), {.frames = {load_image(path("disc.png"))}});
+    const auto found =
+        run("segment . --point 70,60", "cd " + path("clip") + " && " + FOVEA_PROGRAM);
+    ASSERT_EQ(found.code, 0) << found.err;
+    EXPECT_GT(iou(load_video(path("clip-mask/")).frames.at(0)), 0.9);
+}
+
+TEST_F(SegmentCli, FeaturesStayWhereTheSheetIsTooLarge) {
+    const Image wide{8200, 8, std::vector<float>(3 * 8200 * 8)};
+    for (const char* name : {"a.png", "b.png"}) save_png(path(name), wide);
+    const auto result = run("features " + path("a.png") + " " + path("b.png") + " -o " +
+                            path("f.safetensors") + " --picture " + path("sheet.png"));
+    EXPECT_EQ(result.code, 1);
+    EXPECT_THAT(result.err, HasSubstr("too large"));
+    EXPECT_TRUE(fs::exists(path("f.safetensors")));
 }
 
 TEST_F(SegmentCli, FeaturesTellTheDiscFromTheRest) {
@@ -221,8 +311,16 @@ TEST_F(SegmentThings, NothingFoundIsAnExitCodeOfItsOwn) {
             path("over.png") + " -o " + path("mask.png") + " --json-file " + path("found.json"));
     EXPECT_EQ(result.code, 3);
     EXPECT_THAT(result.err, HasSubstr("nothing found"));
-    EXPECT_EQ(nlohmann::json::parse(result.out).at("segments"), nlohmann::json::array());
+    const auto json = nlohmann::json::parse(result.out);
+    EXPECT_EQ(json.at("segments"), nlohmann::json::array());
+    EXPECT_EQ(json.at("width"), kSide);
+    EXPECT_EQ(json.at("words"), "the rocket");
     EXPECT_EQ(files(), 1u);
+
+    save_video(path("clip/"), {.frames = {load_image(path("scene.png"))}});
+    const auto clip = run("segment " + path("clip") + " \"the rocket\" --json");
+    EXPECT_EQ(clip.code, 3);
+    EXPECT_EQ(nlohmann::json::parse(clip.out).at("frames"), nlohmann::json::parse("[null]"));
 }
 
 TEST_F(SegmentThings, EverythingIsFoundOnce) {

@@ -100,15 +100,27 @@ TEST_F(VideoCli, CalibrateRefusesWhatNoClipUses) {
                                              {"--dense-steps 24", "expected fewer"},
                                              {"--draw masks.jpg", ".png"},
                                              {"--block 4000000000", "blocks of 1 to 1024 tokens"},
-                                             {"--ranges -1,1", "ascend"}}) {
+                                             {"--ranges -1,1", "ascend"},
+                                             {"''", "an empty prompt"}}) {
         const auto result =
             run(fmt::format("calibrate 'a cat' -o {} {}", path("m.safetensors"), arguments));
         EXPECT_EQ(result.code, 1) << arguments;
         EXPECT_THAT(result.err, HasSubstr(message)) << arguments;
     }
+    const auto folder = run("calibrate 'a cat' -o " + folder_.string());
+    EXPECT_EQ(folder.code, 1);
+    EXPECT_THAT(folder.err,
+                HasSubstr("--output " + folder_.string() + " found, which is a folder"));
     const auto no_number = run("calibrate 'a cat' --ranges nan,1 -o " + path("m.safetensors"));
     EXPECT_EQ(no_number.code, 2);
     EXPECT_THAT(no_number.err, HasSubstr("nan found, expected a number"));
+    for (const char* option : {"--seed", "--block"}) {
+        const auto minus =
+            run(fmt::format("calibrate 'a cat' {} -1 -o {}", option, path("m.safetensors")));
+        EXPECT_EQ(minus.code, 2) << option;
+        EXPECT_THAT(minus.err, HasSubstr("-1 found, expected a whole number")) << option;
+    }
+    EXPECT_EQ(run("video 'a cat' --seed -1 --dry-run").code, 2);
     EXPECT_EQ(files(), 0u);
 }
 

@@ -128,6 +128,31 @@ TEST(Video, AShorterClipLeavesNoOldFrames) {
     EXPECT_EQ(load_video(folder / "a").frames.size(), 3u);
 }
 
+TEST(Video, FramesWithAGapAreRefused) {
+    const TemporaryFolder folder;
+    save_video(folder / "a/", moving_disc(3));
+    write_file(folder / "a" / "frame-0002-mask.png", {});  // no frame
+    EXPECT_EQ(load_video(folder / "a").frames.size(), 3u);
+    std::filesystem::rename(folder / "a" / "frame-0002.png", folder / "a" / "frame-0000.png");
+    for (const char* beyond : {"frame-0003.png", "frame-0000.png"}) {
+        EXPECT_THAT([&] { load_video(folder / "a"); }, ThrowsMessage<Error>(HasSubstr("gap")));
+        std::filesystem::remove(folder / "a" / beyond);
+    }
+    EXPECT_EQ(load_video(folder / "a" / "frame-%04d.png").frames.size(), 1u);
+}
+
+TEST(Video, BytesTellClipsFromPictures) {
+    const TemporaryFolder folder;
+    save_video(folder / "a.webp", moving_disc(1));
+    EXPECT_TRUE(is_clip(folder / "a.webp"));
+    save_png(folder / "50%off", moving_disc(1).frames[0]);
+    const auto bmp = std::as_bytes(std::span("BM1234\0\0\0\0"));
+    write_file(folder / "a.bmp", bmp);
+    for (const char* picture : {"50%off", "a.bmp"}) EXPECT_FALSE(is_clip(folder / picture));
+    EXPECT_TRUE(is_clip(folder / "none-%04d.png"));
+    EXPECT_THROW(is_clip(folder / "none"), Error);
+}
+
 TEST(Video, WhatIsNoClipIsRefused) {
     const TemporaryFolder folder;
     Clip odd;
