@@ -7,17 +7,29 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 
 #include "backend/error.h"
+#include "backend/log.h"
 
 namespace fovea::apps {
 namespace {
 
-std::atomic<bool> g_interrupted{false};  // a signal handler can reach nothing else
+// A signal handler can reach nothing else.
+std::atomic<bool> g_interrupted{false};
+std::atomic<int64_t> g_since{0};  // ms
+
+// A scheduler that signals a script and all it started sends one signal twice, within this.
+constexpr int64_t kSameSignal = 200;  // ms
 
 extern "C" void on_signal(int signal) {
-    if (g_interrupted.exchange(true)) {
+    timespec time{};
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    const int64_t now = int64_t{time.tv_sec} * 1000 + time.tv_nsec / 1'000'000;
+    if (!g_interrupted.exchange(true)) {
+        g_since = now;
+    } else if (now - g_since > kSameSignal) {
         std::signal(signal, SIG_DFL);
         std::raise(signal);
     }
@@ -54,7 +66,7 @@ Progress::Progress(std::string what, bool shown)
       terminal_(isatty(STDERR_FILENO) != 0) {}
 
 Progress::~Progress() {
-    if (open_) fmt::print(stderr, "\n");
+    if (open_) log::say("\n");
 }
 
 void Progress::update(int done, int total) {
@@ -66,13 +78,13 @@ void Progress::update(int done, int total) {
     if (terminal_) {
         constexpr int kWidth = 30;
         const int filled = done * kWidth / total;
-        fmt::print(stderr, "\r{} [{:=<{}}{: <{}}] {}/{}  {}, {} left   ", what_, "", filled, "",
-                   kWidth - filled, done, total, duration_text(elapsed), duration_text(left));
+        log::say("\r{} [{:=<{}}{: <{}}] {}/{}  {}, {} left   ", what_, "", filled, "",
+                 kWidth - filled, done, total, duration_text(elapsed), duration_text(left));
         std::fflush(stderr);
         open_ = true;
     } else if (done == total || Seconds(now - last_).count() >= 5) {
-        fmt::print(stderr, "{}: {}/{}, {}, {} left\n", what_, done, total, duration_text(elapsed),
-                   duration_text(left));
+        log::say("{}: {}/{}, {}, {} left\n", what_, done, total, duration_text(elapsed),
+                 duration_text(left));
         last_ = now;
     }
 }

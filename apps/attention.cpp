@@ -10,6 +10,7 @@
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "pipelines/attention_case.h"
 #include "pipelines/text_to_image.h"
 
@@ -152,7 +153,7 @@ void run(const AttentionOptions& options) {
                                                   {"error", message}}
                                        .dump());
             if (options.files.size() == 1) throw Error(message);
-            fmt::print(stderr, "fovea: error: {}\n", message);
+            log::say("fovea: error: {}\n", message);
         }
     }
     require(failed == 0, "[attention] {} of {} cases failed", failed, options.files.size());

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -40,7 +41,7 @@ struct BatchOptions {
     std::string jobs, output = "batch/", name = "{id}", batch = "auto", progress = "auto", metrics;
     std::vector<std::string> defaults, devices, slurm_options;
     std::string shard;
-    int tries = 3, workers = 0, slurm = 0, slurm_gpus = 1;
+    int tries = 3, deaths = 10, workers = 0, slurm = 0, slurm_gpus = 1;
     double claim_timeout = 60;
     bool skip_invalid = false, deterministic = false, dry_run = false, schema = false,
          status = false;
@@ -63,6 +64,9 @@ Json defaults_of(const BatchOptions& options) {
 std::string text_of(const BatchOptions& options) {
     require(!options.jobs.empty(), "[batch] no jobs; try fovea batch jobs.jsonl -o batch/");
     if (options.jobs == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+    std::error_code error;
+    require(!std::filesystem::is_directory(options.jobs, error),
+            "[batch] {} is a folder, expected a file of JSON Lines", options.jobs);
     std::ifstream file(options.jobs);
     require(file.good(), "[batch] cannot open {}", options.jobs);
     return {std::istreambuf_iterator<char>(file), {}};
@@ -71,12 +75,13 @@ std::string text_of(const BatchOptions& options) {
 // Every bad line; nothing runs unless they are to be skipped.
 void report_bad(const BatchOptions& options, const JobList& list) {
     const std::string file = options.jobs == "-" ? "standard input" : options.jobs;
-    for (const BadLine& bad : list.bad)
-        fmt::print(stderr, "{}:{}: {}\n", file, bad.line, bad.reason);
+    for (const BadLine& bad : list.bad) log::say("{}:{}: {}\n", file, bad.line, bad.reason);
     if (list.bad.empty()) return;
-    fmt::print(stderr, "fovea: {} of the lines are bad{}\n", list.bad.size(),
-               options.skip_invalid ? "; going on without them"
-                                    : ", nothing was done; --skip-invalid goes on without them");
+    std::set<int> lines;
+    for (const BadLine& bad : list.bad) lines.insert(bad.line);
+    log::say("fovea: {} of the lines are bad{}\n", lines.size(),
+             options.skip_invalid ? "; going on without them"
+                                  : ", nothing was done; --skip-invalid goes on without them");
     if (!options.skip_invalid) throw CLI::RuntimeError(kInvalid);
 }
 
@@ -109,8 +114,8 @@ std::vector<std::string> devices_of(const BatchOptions& options) {
 std::vector<std::string> workers_on(const std::vector<std::string>& devices, int asked) {
     std::vector<std::string> workers;
     for (const auto& device : devices) {
-        int count = asked;
-        if (count == 0) count = vk::find_device(device).type == vk::DeviceType::cpu ? 1 : 2;
+        const bool cpu = vk::find_device(device).type == vk::DeviceType::cpu;
+        const int count = asked > 0 ? asked : cpu ? 1 : 2;
         workers.insert(workers.end(), static_cast<size_t>(count), device);
     }
     return workers;
@@ -119,24 +124,26 @@ std::vector<std::string> workers_on(const std::vector<std::string>& devices, int
 /// The threads of the devices, and what became of them.
 class Workers {
   public:
-    Workers(Run& run, Writer& writer) : sessions_(run.options.devices.size()) {
+    Workers(Run& run, Writer& writer)
+        : working_(std::ssize(run.options.devices)), sessions_(run.options.devices.size()) {
         for (size_t i = 0; i < sessions_.size(); ++i) {
-            ++working_;
-            threads_.emplace_back([this, &run, &writer, i] {
-                try {
-                    work(run, writer, run.options.devices[i], sessions_[i]);
-                } catch (const WriteError& error) {
-                    run.stop(error.what());
-                } catch (const std::exception& error) {
-                    log::error("a worker ends: {}", error.what());
-                    const std::lock_guard lock(mutex_);
-                    reason_ = error.what();
-                }
-                // Nor does one end while another closes a device that was lost, see work().
-                --working_;
-                working_.notify_all();
-                while (const int64_t others = working_) working_.wait(others);
-            });
+            try {
+                threads_.emplace_back([this, &run, &writer, i] {
+                    try {
+                        work(run, writer, run.options.devices[i], sessions_[i]);
+                    } catch (const WriteError& error) {
+                        run.stop(error.what());
+                    } catch (const std::exception& error) {
+                        give_up(error.what());
+                    }
+                    // Nor does one end while another closes a device that was lost, see work().
+                    leave();
+                    while (const int64_t others = working_) working_.wait(others);
+                });
+            } catch (const std::system_error& error) {  // of how many threads there may be
+                give_up(fmt::format("no thread for it: {}", error.what()));
+                leave();
+            }
         }
     }
     int64_t working() const { return working_; }
@@ -151,24 +158,33 @@ class Workers {
     }
 
   private:
-    std::atomic<int64_t> working_ = 0;
+    void give_up(const std::string& reason) {
+        log::error("a worker ends: {}", reason);
+        const std::lock_guard lock(mutex_);
+        reason_ = reason;
+    }
+    void leave() {
+        --working_;
+        working_.notify_all();
+    }
+
+    std::atomic<int64_t> working_;
     mutable std::mutex mutex_;
     std::string reason_;
     std::vector<std::optional<Session>> sessions_;
     std::vector<std::jthread> threads_;  // end before the sessions
 };
 
-// Until the workers have no more to do.
-void watch(Run& run, const Workers& workers, Report& report, const Counts& before) {
+// Until the workers have no more to do and all they made is kept.
+void watch(Run& run, const Workers& workers, Writer& writer, Report& report, const Counts& before) {
     auto beat = Clock::now(), results = beat, look = beat;
     double until_look = 0, until_results = kResults;
     bool told = false;
-    while (workers.working() > 0) {
+    while (workers.working() > 0 || !writer.idle()) {
         std::this_thread::sleep_for(kTick);
         try {
             if (interrupted() && !told) {
-                fmt::print(stderr,
-                           "\nfovea: finishing what is in flight; a second signal ends at once\n");
+                log::say("\nfovea: finishing what is in flight; a second signal ends at once\n");
                 told = true;
             }
             if (seconds_since(beat) >= kBeat) {
@@ -196,6 +212,7 @@ void watch(Run& run, const Workers& workers, Report& report, const Counts& befor
 int finish(Run& run, const Workers& workers, Report& report, const Counts& before, size_t skipped) {
     Counts counts = before;
     try {
+        run.ledger.release();
         counts = run.ledger.counts();
         run.ledger.write_results();
         report.update(before, counts, workers.working(), static_cast<double>(run.busy_us) / 1e6,
@@ -203,23 +220,22 @@ int finish(Run& run, const Workers& workers, Report& report, const Counts& befor
     } catch (const std::exception& error) {
         run.stop(error.what());
     }
-    fmt::print(stderr, "{} of {} done{}; {}\n", counts.done, counts.all(),
-               counts.failed > 0 ? fmt::format(", {} failed", counts.failed) : "",
-               (run.ledger.output() / "results.jsonl").string());
+    log::say("{} of {} done{}; {}\n", counts.done, counts.all(),
+             counts.failed > 0 ? fmt::format(", {} failed", counts.failed) : "",
+             (run.ledger.output() / "results.jsonl").string());
     const int64_t open = counts.pending + counts.running;
     if (run.stopped()) {
-        fmt::print(stderr,
-                   "fovea: error: {}. Stopped; what is done stays, the same command goes on\n",
-                   run.reason());
+        log::say("fovea: error: {}. Stopped; what is done stays, the same command goes on\n",
+                 run.reason());
         return kStopped;
     }
     if (open > 0 && interrupted()) {
-        fmt::print(stderr, "fovea: interrupted; the same command goes on\n");
+        log::say("fovea: interrupted; the same command goes on\n");
         return kInterrupted;
     }
     const int bad = counts.done == 0 && counts.all() > 0 ? 1 : kSomeFailed;
     if (open > 0) {
-        fmt::print(stderr, "fovea: error: no device is left: {}\n", workers.reason());
+        log::say("fovea: error: no device is left: {}\n", workers.reason());
         return counts.done == before.done ? 1 : kStopped;
     }
     return counts.failed > 0 || skipped > 0 ? bad : 0;
@@ -231,7 +247,9 @@ void status(const BatchOptions& options) {
     const auto shards = shard_folders(output);
     std::vector<std::filesystem::path> folders = shards;
     if (std::filesystem::exists(output / ".batch" / "ledger.db")) folders.push_back(output);
-    require(!folders.empty(), "[batch] {} has no ledger: nothing was begun there", options.output);
+    const Submitted submitted = submitted_to(output);
+    require(!folders.empty() || submitted.tasks > 0,
+            "[batch] {} has no ledger: nothing was begun there", options.output);
     Counts sum;
     std::string results;
     for (const auto& folder : folders) {
@@ -248,16 +266,19 @@ void status(const BatchOptions& options) {
                 folder == output ? "" : (folder.filename() / std::string()).string());
     }
     if (!shards.empty()) write_file(output / "results.jsonl", std::as_bytes(std::span(results)));
-    fmt::print("{}\n", Json{{"done", sum.done},
-                            {"failed", sum.failed},
-                            {"pending", sum.pending},
-                            {"running", sum.running},
-                            {"shards", shards.size()}}
-                           .dump());
+    // Tasks that have not begun have no ledger yet.
+    sum.pending += std::max<int64_t>(0, submitted.jobs - sum.all());
+    Json said{{"done", sum.done},
+              {"failed", sum.failed},
+              {"pending", sum.pending},
+              {"running", sum.running},
+              {"shards", shards.size()}};
+    if (submitted.tasks > 0) said["tasks"] = submitted.tasks;
+    fmt::print("{}\n", said.dump());
 }
 
 // With the words of this command line that concern the jobs.
-void submit_to_slurm(const BatchOptions& options, const std::string& jobs) {
+void submit_to_slurm(const BatchOptions& options, const std::string& jobs, size_t count) {
     require(options.metrics.empty(),
             "[batch] --metrics found with --slurm: tasks would write over "
             "each other's; results.jsonl and --status have the numbers");
@@ -271,7 +292,8 @@ void submit_to_slurm(const BatchOptions& options, const std::string& jobs) {
                                 : fmt::format("{}", fmt::join(options.devices, ",")),
                  .sbatch = options.slurm_options,
                  .batch = {"--name", options.name, "--batch", options.batch, "--tries",
-                           std::to_string(options.tries), "--claim-timeout",
+                           std::to_string(options.tries), "--deaths",
+                           std::to_string(options.deaths), "--claim-timeout",
                            fmt::format("{}", options.claim_timeout), "--progress", "none"}};
     if (!job.output.has_filename()) job.output = job.output.parent_path();
     for (const auto& text : options.defaults) job.batch.push_back("--default=" + text);
@@ -280,9 +302,9 @@ void submit_to_slurm(const BatchOptions& options, const std::string& jobs) {
     if (options.deterministic) job.batch.emplace_back("--deterministic");
     const char* tune = std::getenv("FOVEA_TUNE");  // --no-tune sets it
     if (tune != nullptr && tune == std::string_view("off")) job.batch.emplace_back("--no-tune");
-    fmt::print("{}\n", submit(job, jobs));
-    fmt::print(stderr, "{} tasks submitted; fovea batch --status -o {}\n", options.slurm,
-               options.output);
+    fmt::print("{}\n", submit(job, jobs, count));
+    log::say("{} tasks submitted; fovea batch --status -o {}\n", options.slurm,
+             quoted(options.output));
 }
 
 void run(const BatchOptions& options) {
@@ -309,7 +331,8 @@ void run(const BatchOptions& options) {
                                    .dump());
         return;
     }
-    if (options.slurm > 0) return submit_to_slurm(options, text);
+    require(!list.jobs.empty(), "[batch] {} has no job", options.jobs);
+    if (options.slurm > 0) return submit_to_slurm(options, text, list.jobs.size());
     size_t skipped = list.bad.size();
     const auto devices = devices_of(options);
     Ledger ledger(options.output, options.claim_timeout,
@@ -320,7 +343,7 @@ void run(const BatchOptions& options) {
     skipped += list.bad.size();
     require(!list.jobs.empty(), "[batch] {} has no job", options.jobs);
     std::erase_if(list.jobs, [&](const Job& job) { return !is_in(job, shard); });
-    ledger.enter(list.jobs, options.tries);
+    ledger.enter(list.jobs, options.tries, options.deaths);
     if (const int64_t lost = ledger.verify(); lost > 0)
         log::warn("{} file(s) that were done are missing or changed; they are made again", lost);
 
@@ -328,7 +351,7 @@ void run(const BatchOptions& options) {
     if (before.pending + before.running > 0)  // else nobody needs a device
         settings.devices = workers_on(devices, options.workers);
     Run run(ledger, std::move(settings));
-    Report report(options.progress, options.metrics);
+    Report report(options.progress, options.metrics, run.options.devices.size());
 #ifdef __GLIBC__
     // Pictures come and go on all threads: memory that is free stays mapped.
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
@@ -340,7 +363,7 @@ void run(const BatchOptions& options) {
             std::clamp<int>(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 32);
         Writer writer(run, threads);
         workers.emplace(run, writer);
-        watch(run, *workers, report, before);
+        watch(run, *workers, writer, report, before);
         workers->join();
     }
     if (const int code = finish(run, *workers, report, before, skipped); code != 0)
@@ -383,8 +406,10 @@ void add_batch(CLI::App& app) {
                      "Names of files: {id}, {index:05}, {seed}, {prompt:40}, any option; / makes "
                      "folders")
         ->capture_default_str();
-    command->add_option("--default", options->defaults,
-                        "KEY=VALUE of all jobs that do not say otherwise; may be repeated");
+    command
+        ->add_option("--default", options->defaults,
+                     "KEY=VALUE of all jobs that do not say otherwise; may be repeated")
+        ->allow_extra_args(false);
     command->add_flag("--skip-invalid", options->skip_invalid, "Go on without bad lines");
     command->add_flag("--dry-run", options->dry_run, "Check all jobs, list them, make nothing");
     command->add_flag("--status", options->status,
@@ -399,16 +424,23 @@ void add_batch(CLI::App& app) {
                       "Each alone: the same bits as fovea generate, on GPUs too");
     command
         ->add_option("--devices", options->devices, "all, or indices or parts of names as in 0,1")
-        ->delimiter(',');
+        ->delimiter(',')
+        ->allow_extra_args(false);
     command
         ->add_option("--workers", options->workers,
                      "On each device (default: 2 on GPUs, where one computes while the other reads "
                      "jobs and fetches pictures, 1 on CPUs)")
         ->check(CLI::Range(1, 16));
     command
+        ->add_option("--tries", options->tries,
+                     "Of a job that fails or whose device does, a start of the batch each")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    command
         ->add_option(
-            "--tries", options->tries,
-            "Of a job that fails, or whose process or device does, a start of the batch each")
+            "--deaths", options->deaths,
+            "Of processes with a job in flight, after which that job fails: it may be what "
+            "ends them")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
     command
@@ -430,9 +462,18 @@ void add_batch(CLI::App& app) {
     command->add_option("--slurm-gpus", options->slurm_gpus, "GPUs a task (gres); 0: none")
         ->check(CLI::Range(0, 64))
         ->capture_default_str();
-    command->add_option("--slurm-option", options->slurm_options,
-                        "Of sbatch, as in --slurm-option=--partition=gpu; may be repeated");
-    command->callback([options] { run(*options); });
+    command
+        ->add_option("--slurm-option", options->slurm_options,
+                     "Of sbatch, as in --slurm-option=--partition=gpu; may be repeated")
+        ->allow_extra_args(false);
+    command->callback([options] {
+        try {
+            run(*options);
+        } catch (const WriteError& error) {
+            log::say("fovea: error: {}. Stopped; the same command goes on\n", error.what());
+            throw CLI::RuntimeError(kStopped);
+        }
+    });
 }
 
 }  // namespace fovea::apps

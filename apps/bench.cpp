@@ -15,6 +15,7 @@
 #include "apps/bench/video.h"
 #include "apps/generation.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "backend/ops/attention.h"
 #include "backend/patterns/registry.h"
 
@@ -50,10 +51,10 @@ void merge(const BenchOptions& o) {
     for (const std::string& path : o.merge) documents.push_back(bench::read_results(path));
     for (const bench::Json& document : documents)
         if (document.at("device") != documents[0].at("device"))
-            fmt::print(stderr, "fovea: {} is of {}, the first file of {}: ratios mix devices\n",
-                       document.at("engine").get<std::string>(),
-                       document.at("device").get<std::string>(),
-                       documents[0].at("device").get<std::string>());
+            log::say("fovea: {} is of {}, the first file of {}: ratios mix devices\n",
+                     document.at("engine").get<std::string>(),
+                     document.at("device").get<std::string>(),
+                     documents[0].at("device").get<std::string>());
     const bench::Json merged = bench::merge_results(documents);
     fmt::print("{}", bench::markdown_of(merged));
     save(o, merged, merged);

@@ -249,8 +249,8 @@ void run(const CLI::App& command, Options options, Host& host) {
         return;
     }
     fmt::print("{}\n", options.output);
-    fmt::print(stderr, "{:.0f} % of the {} could change; {} on {}\n", 100 * share,
-               given.is_clip() ? "clip" : "picture", duration_text(seconds), device.info().name);
+    log::say("{:.0f} % of the {} could change; {} on {}\n", 100 * share,
+             given.is_clip() ? "clip" : "picture", duration_text(seconds), device.info().name);
 }
 
 }  // namespace

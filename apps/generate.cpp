@@ -125,9 +125,9 @@ void run(const CLI::App& command, GenerateOptions options, Host& host) {
         return;
     }
     for (const auto& path : paths) fmt::print("{}\n", path.string());
-    fmt::print(stderr, "{} in {} on {}\n",
-               paths.size() == 1 ? "done" : fmt::format("{} pictures", paths.size()),
-               duration_text(seconds), device.info().name);
+    log::say("{} in {} on {}\n",
+             paths.size() == 1 ? "done" : fmt::format("{} pictures", paths.size()),
+             duration_text(seconds), device.info().name);
 }
 
 }  // namespace

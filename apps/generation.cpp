@@ -276,10 +276,10 @@ void report(const Estimate& e, const vk::DeviceInfo& device, bool json) {
 
 void finish_profile(vk::Stream& stream, const std::filesystem::path& result) {
     const auto& events = stream.profile_events();
-    fmt::print(stderr, "{}", vk::profile_table(events));
+    log::say("{}", vk::profile_table(events));
     const auto trace = std::filesystem::path(result).replace_extension(".trace.json");
     vk::write_chrome_trace(trace, events);
-    fmt::print(stderr, "trace: {}\n", trace.string());
+    log::say("trace: {}\n", trace.string());
 }
 
 }  // namespace fovea::apps

@@ -8,6 +8,7 @@
 #include "apps/generation.h"
 #include "apps/session.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "pipelines/text_to_image.h"
 #include "vision/file.h"
 
@@ -213,11 +214,11 @@ void run(const CLI::App& command, InpaintOptions options, Host& host) {
     }
     for (const auto& path : paths) fmt::print("{}\n", path.string());
     for (size_t i = 0; i < paths.size(); ++i)
-        fmt::print(stderr, "{}gradients: {}\n",
-                   paths.size() > 1 ? fmt::format("seed {}: ", request.jobs[i].seed) : "",
-                   seam_text(results[i].seam));
-    fmt::print(stderr, "{:.0f} % of the picture filled in {} tile(s); {} on {}\n", 100 * share,
-               results[0].tiles, duration_text(seconds_since(start)), device.info().name);
+        log::say("{}gradients: {}\n",
+                 paths.size() > 1 ? fmt::format("seed {}: ", request.jobs[i].seed) : "",
+                 seam_text(results[i].seam));
+    log::say("{:.0f} % of the picture filled in {} tile(s); {} on {}\n", 100 * share,
+             results[0].tiles, duration_text(seconds_since(start)), device.info().name);
 }
 
 }  // namespace

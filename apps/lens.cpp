@@ -9,6 +9,7 @@
 #include "apps/lens_sheet.h"
 #include "apps/session.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "vision/prompt_words.h"
 
 namespace fovea::apps {
@@ -220,8 +221,8 @@ void run(const CLI::App& command, LensOptions options, Host& host) {
         return;
     }
     fmt::print("{}\n", options.output);
-    fmt::print(stderr, "{} word(s) in {} on {}\n", names.size(),
-               duration_text(seconds_since(start)), device.info().name);
+    log::say("{} word(s) in {} on {}\n", names.size(), duration_text(seconds_since(start)),
+             device.info().name);
 }
 
 }  // namespace

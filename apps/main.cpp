@@ -1,14 +1,18 @@
-#include <fmt/format.h>
+#include <fcntl.h>
 
 #include <cstdlib>
 #include <exception>
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "pipelines/denoise.h"
 
 int main(int argc, char** argv) {
     using namespace fovea;
+    // Else a file of ours would stand where messages go.
+    for (int standard = 0; standard < 3; ++standard)
+        if (::fcntl(standard, F_GETFD) < 0) ::open("/dev/null", O_RDWR);
     CLI::App app(
         "fovea: pictures and clips from text with sparse attention, on any Vulkan 1.3 device or on "
         "the CPU.\n"
@@ -45,10 +49,10 @@ int main(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? 0 : 2;
     } catch (const Cancelled&) {
-        fmt::print(stderr, "fovea: interrupted, nothing written\n");
+        log::say("fovea: interrupted, nothing written\n");
         return apps::kInterrupted;
     } catch (const std::exception& error) {
-        fmt::print(stderr, "fovea: error: {}\n", error.what());
+        log::say("fovea: error: {}\n", error.what());
         return 1;
     }
 }

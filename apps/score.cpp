@@ -8,6 +8,7 @@
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "pipelines/model.h"
 
 namespace fovea::apps {
@@ -95,9 +96,8 @@ void run(const ScoreOptions& options) {
     const auto& concepts = scorer.concepts();
     const Wanted wanted = read_prompt(concepts, prompt);
     if (!prompt.empty() && wanted.objects.empty())
-        fmt::print(stderr,
-                   "fovea: warning: the prompt names none of the {} objects the evaluator knows\n",
-                   concepts.objects.size());
+        log::say("fovea: warning: the prompt names none of the {} objects the evaluator knows\n",
+                 concepts.objects.size());
     const int top = std::max(options.top, static_cast<int>(wanted.objects.size()));
 
     auto results = nlohmann::json::array();

@@ -14,6 +14,7 @@
 #include "apps/segment_prompt.h"
 #include "apps/session.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "pipelines/refer.h"
 #include "pipelines/segment_clip.h"
 #include "vision/file.h"
@@ -144,7 +145,7 @@ Json settings_of(const SegmentOptions& options, const M& model, const vk::Device
     const std::string text = fmt::format("[segment] nothing found in {}", options.input);
     if (host.quiet()) throw Error(text);
     if (options.json) fmt::print("{}\n", json_text(json, 2));
-    fmt::print(stderr, "fovea: {}, nothing written\n", text);
+    log::say("fovea: {}, nothing written\n", text);
     throw CLI::RuntimeError(kNothingFound);
 }
 
@@ -170,8 +171,8 @@ struct Finish {
             return;
         }
         for (const auto& file : files) fmt::print("{}\n", file);
-        fmt::print(stderr, "{}{} on {}\n", text, duration_text(seconds_since(start)),
-                   session.device().info().name);
+        log::say("{}{} on {}\n", text, duration_text(seconds_since(start)),
+                 session.device().info().name);
     }
 };
 

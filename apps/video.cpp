@@ -9,6 +9,7 @@
 #include "apps/generation.h"
 #include "apps/session.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "backend/patterns/registry.h"
 #include "pipelines/text_to_video.h"
 #include "vision/file.h"
@@ -165,8 +166,8 @@ void run(const CLI::App& command, VideoOptions options, Host& host) {
             ? fmt::format(" ({:.0f} % of attention's pairs, {:.0f} % of the layers)",
                           100 * result.density, 100 * result.computed)
             : "";
-    fmt::print(stderr, "{} frames as {} in {} on {}{}\n", clip.frames.size(), encoded,
-               duration_text(seconds), device.info().name, saved);
+    log::say("{} frames as {} in {} on {}{}\n", clip.frames.size(), encoded, duration_text(seconds),
+             device.info().name, saved);
 }
 
 // What fits a grid of three axes and needs no file.

@@ -20,7 +20,11 @@ Level level() {
 
 void write(Level level, std::string_view text) {
     static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
-    fmt::print(stderr, "fovea: {}: {}\n", kNames[static_cast<int>(level)], text);
+    say("fovea: {}: {}\n", kNames[static_cast<int>(level)], text);
+}
+
+void say(std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stderr);
 }
 
 }  // namespace fovea::log

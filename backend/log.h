@@ -14,6 +14,13 @@ enum class Level { debug, info, warn, error };
 Level level();
 void write(Level level, std::string_view text);
 
+/// As it is. A terminal that is gone or a full disk behind stderr ends no work: no error is thrown.
+void say(std::string_view text);
+template <typename... Args>
+requires(sizeof...(Args) > 0) void say(fmt::format_string<Args...> format, Args&&... args) {
+    say(std::string_view(fmt::format(format, std::forward<Args>(args)...)));
+}
+
 template <typename... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {
     if (level() <= Level::debug)

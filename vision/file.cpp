@@ -60,7 +60,10 @@ std::string reason() {
     return std::strerror(errno);
 }
 
+// A name that cannot be taken is no fault of the disk.
 [[noreturn]] void fail_to_write(const fs::path& path) {
+    for (const int of_the_name : {EISDIR, ENOTDIR, EEXIST, ENOTEMPTY, ENAMETOOLONG, ELOOP})
+        if (errno == of_the_name) fail("[file] cannot write {}: {}", path.string(), reason());
     throw WriteError(fmt::format("[file] cannot write {}: {}", path.string(), reason()));
 }
 

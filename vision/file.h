@@ -24,15 +24,17 @@ class WriteError : public Error {
 std::vector<std::byte> read_file(const std::filesystem::path& path, size_t max_bytes);
 
 /// Writes beside the destination under a temporary name (".fovea-<pid>-<n>.part"), syncs, then
-/// renames: readers see the old file or the whole new one. Throws WriteError and removes the
-/// temporary file when any step fails.
+/// renames: readers see the old file or the whole new one. When any step fails removes the
+/// temporary file and throws WriteError, or Error where it is this name alone that cannot be taken:
+/// a folder's, below a file, too long.
 void write_file(const std::filesystem::path& path, std::span<const std::byte> bytes);
 
 /// Throws WriteError, as write_file() would, where no file of this name can be made: to be known
 /// before long work.
 void require_writable(const std::filesystem::path& path);
 
-/// Gives a file its name, in place of another of that name, and syncs the name. Throws WriteError.
+/// Gives a file its name, in place of another of that name, and syncs the name. Throws as
+/// write_file().
 void rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// SHA-256 of a regular file as 64 hex digits. Throws Error.

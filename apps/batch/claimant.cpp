@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLock = "lock";
+constexpr int64_t kReserve = 64 << 10;  // bytes, for the ledger's last words on a full disk
 
 /// Holds while in scope: nobody's folder is half made or half removed for the others.
 class Guard {
@@ -63,12 +64,22 @@ Claimant::Claimant(const fs::path& home) : id_(random_id()), folder_(home / id_)
     if (lock_ < 0 || ::flock(lock_, LOCK_EX) != 0)
         throw WriteError(
             fmt::format("[batch] cannot lock {}: {}", folder_.string(), std::strerror(errno)));
+    const int reserve = ::open((folder_ / "reserve").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (reserve < 0) return;
+    (void)::posix_fallocate(reserve, 0, kReserve);  // else without
+    ::close(reserve);
 }
 
 Claimant::~Claimant() {
     std::error_code error;
     fs::remove_all(folder_, error);
     if (lock_ >= 0) ::close(lock_);
+}
+
+void Claimant::clear() const {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder_, error))
+        if (entry.path().filename() != kLock) fs::remove_all(entry.path(), error);
 }
 
 bool Claimant::lives(const fs::path& home, const std::string& id) {

@@ -17,6 +17,8 @@ class Claimant {
 
     const std::string& id() const { return id_; }
     const std::filesystem::path& folder() const { return folder_; }
+    /// Removes what lies there, with a reserve of the disk's room.
+    void clear() const;
 
     /// Whether the process of that name lives.
     static bool lives(const std::filesystem::path& home, const std::string& id);

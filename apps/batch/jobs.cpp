@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cctype>
 #include <istream>
 
 #include "backend/error.h"
@@ -164,7 +165,8 @@ class Reader {
     }
 
     void expand(Json json) {
-        if (!json.contains("grid")) return add(std::move(json));
+        // fovea segment has an option of this name, a number.
+        if (!json.contains("grid") || json["grid"].is_number()) return add(std::move(json));
         const Json grid = json["grid"];
         json.erase("grid");
         require(grid.is_object() && !grid.empty(),
@@ -283,9 +285,17 @@ const JobType* find_type(const std::string& name) {
 std::string extension_of(const Job& job) {
     const auto picture = job.options.find("picture");
     if ((job.type == "edit" || job.type == "segment") && picture != job.options.end() &&
-        picture->is_string())
+        picture->is_string()) {
+        std::string path = picture->get<std::string>();
+        std::error_code error;  // frames: a folder of them, or a name with %d
+        if (path.find('%') != std::string::npos || std::filesystem::is_directory(path, error))
+            return ".webp";
+        std::transform(path.begin(), path.end(), path.begin(), [](unsigned char letter) {
+            return static_cast<char>(std::tolower(letter));
+        });
         for (const char* clip : {".mp4", ".webp", ".gif"})
-            if (picture->get<std::string>().ends_with(clip)) return ".webp";
+            if (path.ends_with(clip)) return ".webp";
+    }
     return find_type(job.type)->extension;
 }
 
@@ -326,8 +336,8 @@ std::vector<std::string> command_line(const Job& job, const std::string& output)
         if (const auto refused = refused_keys().find(key); refused != refused_keys().end())
             fail("\"{}\": {}", key, refused->second);
         const CLI::Option* option = find_option(command, key);
-        require(option != nullptr, "\"{}\" is no option of {}; there are {}", key, job.type,
-                fmt::join(keys_of(command), ", "));
+        require(option != nullptr && key != "help", "\"{}\" is no option of {}; there are {}", key,
+                job.type, fmt::join(keys_of(command), ", "));
         if (is_positional(*option)) continue;
         if (option->get_items_expected_max() == 0) {
             require(value.is_boolean(), "\"{}\": {} found, expected true or false", key,
@@ -382,14 +392,18 @@ Json job_schema() {
     for (const JobType& type : job_types()) {
         const auto app = parser_of(type, std::make_shared<Checker>());
         const CLI::App& command = command_of(*app);
-        Json properties{{"type", {{"const", type.name}}},
-                        {"id", {{"type", "string"}, {"description", "Default: from the content"}}},
-                        {"grid",
-                         {{"type", "object"},
-                          {"description", "Lists of values: a job for each combination"},
-                          {"additionalProperties", {{"type", "array"}, {"minItems", 1}}}}}};
+        Json properties{
+            {"type", {{"const", type.name}}},
+            {"id",
+             {{"type", "string"}, {"minLength", 1}, {"description", "Default: from the content"}}}};
         for (const std::string& key : keys_of(command))
             properties[key] = schema_of(*find_option(command, key));
+        const Json grid{{"type", "object"},
+                        {"description", "Lists of values: a job for each combination"},
+                        {"minProperties", 1},
+                        {"additionalProperties", {{"type", "array"}, {"minItems", 1}}}};
+        auto& own = properties["grid"];
+        own = own.is_null() ? grid : Json{{"anyOf", {grid, own}}};
         properties["output"]["description"] = fmt::format(
             "Name below the output folder, as --name; default: {{id}}{}", type.extension);
         kinds.push_back({{"title", type.name},

@@ -16,13 +16,13 @@ namespace {
 namespace fs = std::filesystem;
 
 // seq: order of work. grp: jobs that can be computed together. owner: of a running job. changed: of
-// the file, as the file system has it.
+// the file, as the file system has it. deaths: of the tries, those whose process died or hung.
 constexpr const char* kSchema = R"sql(
 CREATE TABLE IF NOT EXISTS jobs(
     id TEXT PRIMARY KEY, seq INTEGER NOT NULL, line INTEGER NOT NULL, type TEXT NOT NULL,
     options TEXT NOT NULL, grp TEXT NOT NULL, file TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL DEFAULT 'pending' CHECK(state IN ('pending', 'running', 'done', 'failed')),
-    tries INTEGER NOT NULL DEFAULT 0, owner TEXT, reason TEXT,
+    tries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0, owner TEXT, reason TEXT,
     hash TEXT, bytes INTEGER, changed INTEGER, settings TEXT, device TEXT,
     batch INTEGER, seconds REAL, save_seconds REAL, started REAL, finished REAL);
 CREATE INDEX IF NOT EXISTS jobs_next ON jobs(state, tries, seq);
@@ -69,6 +69,8 @@ int64_t bytes_of(const fs::path& file) {
 // Each new one is synced into the one above it.
 void make_folders(const fs::path& folder) {
     if (fs::is_directory(folder)) return;
+    require(!fs::exists(fs::symlink_status(folder)),
+            "[batch] {} is no folder: give the job another output", folder.string());
     make_folders(folder.parent_path());
     std::error_code error;
     fs::create_directory(folder, error);
@@ -129,6 +131,11 @@ Ledger::Ledger(const fs::path& output, double claim_timeout, Journal journal)
     database_->run(kMine);
     Transaction transaction(*database_);
     database_->run(kSchema);
+    Statement has_deaths(*database_,
+                         "SELECT 1 FROM pragma_table_info('jobs') WHERE name = 'deaths'");
+    if (!has_deaths.step())  // of an earlier version
+        database_->run("ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0");
+    has_deaths.run();
     Statement(*database_, "INSERT INTO claimants VALUES(?, ?)")
         .bind(claimant_->id())
         .bind(now())
@@ -153,7 +160,7 @@ std::map<std::string, std::string> Ledger::files() {
     return files;
 }
 
-void Ledger::enter(const std::vector<Job>& jobs, int tries) {
+void Ledger::enter(const std::vector<Job>& jobs, int tries, int deaths) {
     const std::lock_guard lock(mutex_);
     Transaction transaction(*database_);
     Statement add(*database_,
@@ -171,12 +178,14 @@ void Ledger::enter(const std::vector<Job>& jobs, int tries) {
         mine.bind(job.id).run();
     }
     Statement(*database_, fmt::format("UPDATE jobs SET state = 'pending' WHERE state = 'failed' "
-                                      "AND tries < ? AND {}",
+                                      "AND tries - deaths < ? AND deaths < ? AND {}",
                                       kIsMine)
                               .c_str())
         .bind(int64_t{tries})
+        .bind(int64_t{deaths})
         .run();
     tries_ = tries;
+    deaths_ = deaths;
     give_up();
     transaction.commit();
 }
@@ -201,9 +210,10 @@ int64_t Ledger::verify() {
             wrong.emplace(done.text(0), hash);
     }
     Transaction transaction(*database_);
-    Statement put_back(*database_,
-                       "UPDATE jobs SET state = 'pending', tries = 0 WHERE id = ? AND hash = ? AND "
-                       "state = 'done'");
+    Statement put_back(
+        *database_,
+        "UPDATE jobs SET state = 'pending', tries = 0, deaths = 0 WHERE id = ? AND hash = ? AND "
+        "state = 'done'");
     for (const auto& [id, hash] : wrong) put_back.bind(id).bind(hash).run();
     Statement touch(*database_, "UPDATE jobs SET changed = ? WHERE id = ? AND hash = ?");
     for (const auto& [id, hash] : touched) {
@@ -275,8 +285,15 @@ void Ledger::finish(const std::vector<Made>& made) {
             log::warn("[batch] {} was done by another process in the meantime", one.id);
             continue;
         }
-        make_folders(file.parent_path());
-        rename_file(one.written, file);
+        try {
+            make_folders(file.parent_path());
+            rename_file(one.written, file);
+        } catch (const WriteError&) {
+            throw;
+        } catch (const Error& error) {  // of this name alone
+            fail_own(one.id, error.what(), one.device);
+            continue;
+        }
         done.bind(one.hash).bind(bytes_of(file)).bind(change_of(file)).bind(one.settings);
         done.bind(one.device).bind(one.batch).bind(one.seconds).bind(one.save_seconds);
         done.bind(now()).bind(one.id).run();
@@ -286,13 +303,27 @@ void Ledger::finish(const std::vector<Made>& made) {
 
 void Ledger::fail(const Job& job, const std::string& reason, const std::string& device) {
     const std::lock_guard lock(mutex_);
+    fail_own(job.id, reason, device);
+}
+
+void Ledger::fail_own(const std::string& id, const std::string& reason, const std::string& device) {
     Statement(*database_,
               "UPDATE jobs SET state = 'failed', owner = NULL, reason = ?, device = ?, finished = "
               "? WHERE id = ? AND state = 'running' AND owner = ?")
         .bind(reason)
         .bind(device)
         .bind(now())
-        .bind(job.id)
+        .bind(id)
+        .bind(claimant_->id())
+        .run();
+}
+
+void Ledger::release() {
+    const std::lock_guard lock(mutex_);
+    claimant_->clear();  // a full disk gets room for the ledger
+    Statement(*database_,
+              "UPDATE jobs SET state = 'pending', owner = NULL, tries = tries - 1 WHERE state = "
+              "'running' AND owner = ?")
         .bind(claimant_->id())
         .run();
 }
@@ -329,11 +360,13 @@ void Ledger::beat() {
 // Else a job that ends its process or loses its device would do so at every start.
 void Ledger::give_up() {
     Statement(*database_, fmt::format("UPDATE jobs SET state = 'failed', finished = ? WHERE state "
-                                      "= 'pending' AND tries >= ? AND {}",
+                                      "= 'pending' AND (tries - deaths >= ? OR deaths >= ?) AND "
+                                      "{}",
                                       kIsMine)
                               .c_str())
         .bind(now())
         .bind(tries_)
+        .bind(deaths_)
         .run();
 }
 
@@ -347,8 +380,9 @@ void Ledger::expire() {
             gone.push_back(id);
     }
     Statement free(*database_,
-                   "UPDATE jobs SET state = 'pending', owner = NULL, reason = 'its process died or "
-                   "hung' WHERE state = 'running' AND owner = ?");
+                   "UPDATE jobs SET state = 'pending', owner = NULL, deaths = deaths + 1, reason = "
+                   "'its process died or hung, ' || (deaths + 1) || ' time(s)' WHERE state = "
+                   "'running' AND owner = ?");
     Statement forget(*database_, "DELETE FROM claimants WHERE id = ?");
     for (const auto& id : gone) {
         free.bind(id).run();

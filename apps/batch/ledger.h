@@ -52,9 +52,9 @@ class Ledger {
     /// Names of earlier runs, by id.
     std::map<std::string, std::string> files();
     /// Jobs this process is to see done; those that failed before get another try, up to `tries` in
-    /// all. What a process that died had claimed has been tried. Throws Error for an id that was
-    /// another job.
-    void enter(const std::vector<Job>& jobs, int tries);
+    /// all. One that was in flight when `deaths` processes died is what ends them, and fails.
+    /// Throws Error for an id that was another job.
+    void enter(const std::vector<Job>& jobs, int tries, int deaths);
     /// Puts back what is said to be done but is not there, or not as it was. → how many
     int64_t verify();
 
@@ -63,11 +63,15 @@ class Ledger {
     std::optional<Job> claim();
     std::vector<Job> claim_more(const Job& like, int64_t most);
 
-    /// Gives the files their names. What is no longer this process's is dropped.
+    /// Gives the files their names. What is no longer this process's is dropped; where a name
+    /// cannot be taken, that job fails.
     void finish(const std::vector<Made>& made);
     void fail(const Job& job, const std::string& reason, const std::string& device);
     /// As if never claimed, or, with a reason, as tried.
     void put_back(const std::vector<Job>& jobs, const std::string& reason = {});
+    /// All that this process has claimed, as if it never had; what it has written without a name is
+    /// removed. At the end, when nobody works.
+    void release();
 
     /// Says that this process lives, and frees the claims of those that do not.
     void beat();
@@ -83,12 +87,13 @@ class Ledger {
     std::string results(const std::string& prefix = {});
 
   private:
+    void fail_own(const std::string& id, const std::string& reason, const std::string& device);
     void expire();
     void give_up();
 
     std::filesystem::path output_, home_;
     double claim_timeout_ = 0;
-    int64_t tries_ = std::numeric_limits<int64_t>::max();
+    int64_t tries_ = std::numeric_limits<int64_t>::max(), deaths_ = tries_;
     std::mutex mutex_;
     std::unique_ptr<Database> database_;
     std::unique_ptr<Claimant> claimant_;

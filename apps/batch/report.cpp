@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "vision/file.h"
 
 namespace fovea::apps::batch {
@@ -31,11 +33,11 @@ struct Report::State {
     double busy;  ///< seconds
 };
 
-Report::Report(const std::string& style, std::string metrics)
-    : style_(style_of(style)), metrics_(std::move(metrics)) {}
+Report::Report(const std::string& style, std::string metrics, size_t workers)
+    : style_(style_of(style)), metrics_(std::move(metrics)), workers_(workers) {}
 
 Report::~Report() {
-    if (open_) fmt::print(stderr, "\n");
+    if (open_) log::say("\n");
 }
 
 void Report::update(const Counts& before, const Counts& now, int64_t workers, double busy_seconds,
@@ -72,22 +74,23 @@ void Report::show(const State& s, bool last) {
                   {"pending", s.counts.pending}, {"running", s.counts.running},
                   {"seconds", s.seconds},        {"jobs_per_second", s.rate}};
         if (s.left >= 0) json["seconds_left"] = s.left;
-        fmt::print("{}\n", json.dump());
+        const std::string line = json.dump() + "\n";
+        std::fwrite(line.data(), 1, line.size(), stdout);
         std::fflush(stdout);
     } else if (style_ == Style::bar) {
         constexpr int kWidth = 30;
         const auto filled = static_cast<int>(all > 0 ? ended * kWidth / all : kWidth);
-        fmt::print(stderr, "\rbatch [{:=<{}}{: <{}}] {}/{}{}  {:.2f}/s{}    ", "", filled, "",
-                   kWidth - filled, ended, all, failed, s.rate, left);
+        log::say("\rbatch [{:=<{}}{: <{}}] {}/{}{}  {:.2f}/s{}    ", "", filled, "",
+                 kWidth - filled, ended, all, failed, s.rate, left);
         std::fflush(stderr);
         open_ = true;
     } else {
-        fmt::print(stderr, "batch: {}/{}{}, {:.2f}/s{}\n", ended, all, failed, s.rate, left);
+        log::say("batch: {}/{}{}, {:.2f}/s{}\n", ended, all, failed, s.rate, left);
     }
 }
 
-void Report::write_metrics(const State& s) const {
-    const double capacity = s.seconds * static_cast<double>(std::max<int64_t>(s.workers, 1));
+void Report::write_metrics(const State& s) {
+    const double capacity = s.seconds * static_cast<double>(std::max<size_t>(workers_, 1));
     const std::string text = fmt::format(
         "# HELP fovea_batch_jobs Jobs of the run by state.\n"
         "# TYPE fovea_batch_jobs gauge\n"
@@ -109,7 +112,11 @@ void Report::write_metrics(const State& s) const {
         "fovea_batch_workers {}\n",
         s.counts.pending, s.counts.running, s.counts.done, s.counts.failed, s.rate,
         s.left < 0 ? "NaN" : fmt::format("{:.6g}", s.left), s.busy / capacity, s.workers);
-    write_file(metrics_, std::as_bytes(std::span(text)));
+    try {
+        write_file(metrics_, std::as_bytes(std::span(text)));
+    } catch (const Error& error) {  // no reason to end the work
+        if (!std::exchange(told_, true)) log::warn("[batch] no metrics: {}", error.what());
+    }
 }
 
 }  // namespace fovea::apps::batch

@@ -13,10 +13,11 @@ class Report {
     enum class Style { bar, lines, json, none };
     /// "auto": a bar on a terminal, a line every 5 s elsewhere (both on stderr); "json": an object
     /// a second on stdout; "none". metrics: a Prometheus text file, empty: none.
-    Report(const std::string& style, std::string metrics);
+    /// workers: all that were started.
+    Report(const std::string& style, std::string metrics, size_t workers);
     ~Report();
 
-    /// before: counts when the run began. workers, busy_seconds: of their devices.
+    /// before: counts when the run began. workers: that still run; busy_seconds: of all.
     void update(const Counts& before, const Counts& now, int64_t workers, double busy_seconds,
                 bool last);
 
@@ -24,10 +25,12 @@ class Report {
     using Clock = std::chrono::steady_clock;
     struct State;
     void show(const State& state, bool last);
-    void write_metrics(const State& state) const;
+    void write_metrics(const State& state);
 
     Style style_;
     std::string metrics_;
+    size_t workers_;
+    bool told_ = false;  ///< that metrics cannot be written
     Clock::time_point start_ = Clock::now(), shown_{}, written_{};
     bool open_ = false;
 };

@@ -60,6 +60,8 @@ class Writer {
     Writer(Run& run, int threads);
     ~Writer();  ///< finishes what waits, unless the run was stopped
     void put(Product product);
+    /// Nothing waits and nothing is under way.
+    bool idle();
 
   private:
     void work();
@@ -70,7 +72,7 @@ class Writer {
     std::mutex mutex_, ready_mutex_, commit_mutex_;
     std::condition_variable changed_;
     std::deque<Product> waiting_;
-    size_t waiting_bytes_ = 0;
+    size_t waiting_bytes_ = 0, under_way_ = 0;
     std::vector<Made> ready_;
     bool closed_ = false;
     std::vector<std::jthread> threads_;

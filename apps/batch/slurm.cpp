@@ -17,17 +17,28 @@ namespace fs = std::filesystem;
 
 constexpr const char* kShard = "shard-";
 
+void write_text(const fs::path& path, const std::string& text) {
+    write_file(path, std::as_bytes(std::span(text)));
+}
+
+// As sbatch reads its options: words in quotes, %a for the task's number.
+std::string pattern_of(const std::string& path) {
+    require(path.find_first_of("\"\\\n") == std::string::npos,
+            "[batch] the folder {} has a quote, a backslash or a line break, which sbatch cannot "
+            "take: use another name",
+            path);
+    std::string text;
+    for (const char c : path) text += c == '%' ? "%%" : std::string(1, c);
+    return text;
+}
+
+}  // namespace
+
 std::string quoted(const std::string& word) {
     std::string text = "'";
     for (const char c : word) text += c == '\'' ? "'\\''" : std::string(1, c);
     return text + "'";
 }
-
-void write_text(const fs::path& path, const std::string& text) {
-    write_file(path, std::as_bytes(std::span(text)));
-}
-
-}  // namespace
 
 Shard parse_shard(const std::string& text) {
     unsigned long long index = 0, count = 0;
@@ -50,9 +61,9 @@ std::string slurm_script(const SlurmJob& job, const std::string& program) {
         "#SBATCH --array=0-{}\n"
         "#SBATCH --requeue\n"
         "#SBATCH --open-mode=append\n"
-        "#SBATCH --output={}/logs/%a.txt\n"
+        "#SBATCH --output=\"{}/logs/%a.txt\"\n"
         "#SBATCH --signal=B:USR1@120\n",
-        job.tasks - 1, output);
+        job.tasks - 1, pattern_of(output));
     if (job.gpus > 0) text += fmt::format("#SBATCH --gres=gpu:{}\n", job.gpus);
     for (const auto& option : job.sbatch) text += fmt::format("#SBATCH {}\n", option);
     std::string words = job.devices.empty() ? "" : fmt::format(" --devices \"{}\"", job.devices);
@@ -79,12 +90,18 @@ std::string slurm_script(const SlurmJob& job, const std::string& program) {
     return text;
 }
 
-std::string submit(const SlurmJob& job, const std::string& jobs) {
+Submitted submitted_to(const fs::path& output) {
+    Submitted result;
+    std::ifstream file(output / "tasks.txt");
+    file >> result.tasks >> result.jobs;
+    return result;
+}
+
+std::string submit(const SlurmJob& job, const std::string& jobs, size_t count) {
     const fs::path logs = job.output / "logs", script = job.output / "slurm.sh";
     const fs::path tasks = job.output / "tasks.txt";
-    int before = job.tasks;
-    if (std::ifstream file(tasks); file.good()) file >> before;
-    require(before == job.tasks,
+    const int64_t before = submitted_to(job.output).tasks;
+    require(before == 0 || before == job.tasks,
             "[batch] --slurm {} found, but {} was begun with --slurm {}, by which its jobs are "
             "spread: give the same number, or another folder",
             job.tasks, job.output.string(), before);
@@ -103,7 +120,7 @@ std::string submit(const SlurmJob& job, const std::string& jobs) {
     const int status = ::pclose(pipe);
     require(WIFEXITED(status) && WEXITSTATUS(status) == 0,
             "[batch] sbatch failed: {}. The script is {}", said, script.string());
-    write_text(tasks, fmt::format("{}\n", job.tasks));
+    write_text(tasks, fmt::format("{}\n{}\n", job.tasks, count));
     return said.substr(0, said.find_first_of(" ;"));
 }
 

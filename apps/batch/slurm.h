@@ -29,9 +29,17 @@ struct SlurmJob {
 /// The script of the array job. A task that is killed and requeued goes on; one that nears its time
 /// limit is told 120 s before, finishes what is in flight and asks to be requeued.
 std::string slurm_script(const SlurmJob& job, const std::string& program);
-/// Writes jobs (the bytes of jobs.jsonl) and script, calls sbatch. → number of the job. Throws
-/// Error where the folder has had another number of tasks.
-std::string submit(const SlurmJob& job, const std::string& jobs);
+/// Writes jobs (the bytes of jobs.jsonl, which holds so many) and script, calls sbatch. → number of
+/// the job. Throws Error where the folder has had another number of tasks.
+std::string submit(const SlurmJob& job, const std::string& jobs, size_t count);
+/// What was submitted to OUTPUT; zeros: nothing.
+struct Submitted {
+    int64_t tasks = 0, jobs = 0;
+};
+Submitted submitted_to(const std::filesystem::path& output);
+
+/// As a word of a shell's command line.
+std::string quoted(const std::string& word);
 
 /// OUTPUT/shard-0 … that have a ledger; by number.
 std::vector<std::filesystem::path> shard_folders(const std::filesystem::path& output);

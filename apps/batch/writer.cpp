@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <system_error>
 #include <utility>
 
 #include "apps/app.h"
@@ -41,7 +42,12 @@ bool Run::ends() const {
 }
 
 Writer::Writer(Run& run, int threads) : run_(run) {
-    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    try {
+        for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error& error) {  // of how many threads there may be
+        if (threads_.empty()) throw;
+        log::warn("{} of {} threads that write: {}", threads_.size(), threads, error.what());
+    }
 }
 
 Writer::~Writer() {
@@ -68,6 +74,7 @@ void Writer::work() {
         Product product = std::move(waiting_.front());
         waiting_.pop_front();
         waiting_bytes_ -= bytes_of(product);
+        ++under_way_;
         changed_.notify_all();
         lock.unlock();
         try {
@@ -77,7 +84,13 @@ void Writer::work() {
             changed_.notify_all();
         }
         lock.lock();
+        --under_way_;
     }
+}
+
+bool Writer::idle() {
+    const std::lock_guard lock(mutex_);
+    return waiting_.empty() && under_way_ == 0;
 }
 
 void Writer::save(Product& product) {
@@ -87,7 +100,7 @@ void Writer::save(Product& product) {
     try {
         if (product.picture)
             save_png(made.written, *product.picture, {{kSettingsName, made.settings}});
-        else if (made.written.extension() == ".png")
+        else
             made.settings = settings_in(made.written.string());
         made.hash = sha256_of_file(made.written);
     } catch (const WriteError&) {

@@ -11,6 +11,7 @@
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "backend/vk/profile.h"
 
 namespace fovea::apps::bench {
@@ -66,7 +67,7 @@ void time_op(Run& run, Row& row, const std::function<void(vk::Stream&, int set)>
     } while ((elapsed() < warm_up + run.seconds || times.size() < kLeast) && times.size() < kMost &&
              !interrupted());
     if (run.profile)
-        fmt::print(stderr, "{}", vk::profile_table(std::span(stream.profile_events()).last(each)));
+        log::say("{}", vk::profile_table(std::span(stream.profile_events()).last(each)));
     const double used = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
     std::sort(times.begin(), times.end());
     std::sort(attention_times.begin(), attention_times.end());

@@ -7,6 +7,7 @@
 
 #include "apps/app.h"
 #include "backend/error.h"
+#include "backend/log.h"
 #include "backend/ops/conv2d.h"
 #include "backend/ops/gemm.h"
 #include "backend/ops/noise.h"
@@ -78,7 +79,7 @@ class Tuner {
             throw;
         } catch (const Error& error) {
             progress_.reset();
-            fmt::print(stderr, "fovea: {} skipped: {}\n", name, error.what());
+            log::say("fovea: {} skipped: {}\n", name, error.what());
             stream_.wait();  // inputs may be recorded
         }
         device_.trim();
@@ -118,7 +119,7 @@ void tune_shapes(vk::Device& device, const TuneShapes& shapes, AttentionPath pat
             device.info().name);
     const auto file = tuning_file(device.info());
     if (file.empty())
-        fmt::print(stderr, "fovea: nothing stored: neither XDG_CACHE_HOME nor HOME is set\n");
+        log::say("fovea: nothing stored: neither XDG_CACHE_HOME nor HOME is set\n");
     else
         fmt::print("stored in {}\n", file.string());
 }

@@ -48,6 +48,28 @@ TEST_F(BatchJobs, EveryBadLineIsNamedAndNothingRuns) {
     EXPECT_EQ(lines(rest.out).size(), 1u);
 }
 
+TEST_F(BatchJobs, WhatOnlySomeCommandsTake) {
+    fs::create_directories(path("frames"));
+    const auto picture = [&](const std::string& more) {
+        return R"({"type": "segment", "picture": ")" + std::string(FOVEA_SOURCE_DIR) +
+               R"(/docs/pictures/edit-clips.png", )" + more + "}\n";
+    };
+    const auto jobs = write("jobs.jsonl", picture(R"("everything": true, "grid": 8)") +
+                                              picture(R"("grid": {"point": ["9,9", "8,8"]})") +
+                                              picture(R"("point": "9,9", "help": true)"));
+    const auto result = run("batch " + jobs + " --dry-run --skip-invalid");
+    EXPECT_EQ(lines(result.out).size(), 3u) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(":3: \"help\" is no option of segment"));
+    const auto nothing = run("batch " + path("frames") + " --dry-run");
+    EXPECT_THAT(nothing.err, HasSubstr("is a folder"));
+    write("sbatch", "#!/bin/sh\necho 7\n");
+    fs::permissions(path("sbatch"), fs::perms::owner_all);
+    const auto empty = run("batch " + write("empty.jsonl", "\n") + " --slurm 2 -o " + path("out"),
+                           "PATH=" + folder_.string() + ":$PATH " + bare_program());
+    EXPECT_EQ(empty.code, 1);
+    EXPECT_THAT(empty.err, HasSubstr("has no job"));
+}
+
 TEST_F(BatchJobs, GridsDefaultsAndIds) {
     const auto jobs = write("jobs.jsonl",
                             R"({"prompt": "a dog", "seed": 7}

@@ -173,20 +173,24 @@ TEST_F(Batch, GoesOnAndMakesAgainWhatIsMissingOrChanged) {
     EXPECT_THAT(other.err, HasSubstr("the id " + id + " was another job"));
 }
 
-TEST_F(Batch, AStatusFreesNothingAndADeadProcessIsATry) {
+TEST_F(Batch, AStatusFreesNothingAndADeadProcessIsNoTry) {
     const auto jobs = write("jobs.jsonl", std::string(kTiny) + R"(
 {"prompt": "a red apple", "steps": 1000, "id": "a"}
 )");
-    const std::string command = "batch " + jobs + " --tries 1 -o " + path("out");
-    const auto running = [&] {
+    const std::string command = "batch " + jobs + " --tries 1 --deaths 2 -o " + path("out");
+    const auto running = [&](int tries) {
         const auto status = run("batch --status -o " + path("out"));
-        return status.code == 0 && Json::parse(status.out)["running"] == 1;
+        return status.code == 0 && Json::parse(status.out)["running"] == 1 &&
+               results("out")[0]["tries"] == tries;
     };
-    const pid_t child = start(command);
-    for (int wait = 0; wait < 1000 && !running(); ++wait) std::this_thread::sleep_for(kPause);
-    kill(child, SIGKILL);
-    EXPECT_EQ(wait_for(child), 128 + SIGKILL);
-    EXPECT_TRUE(running());
+    for (int death = 1; death <= 2; ++death) {
+        const pid_t child = start(command);
+        for (int wait = 0; wait < 1000 && !running(death); ++wait)
+            std::this_thread::sleep_for(kPause);
+        kill(child, SIGKILL);
+        EXPECT_EQ(wait_for(child), 128 + SIGKILL);
+        EXPECT_TRUE(running(death));
+    }
     EXPECT_EQ(run(command).code, 1);
     EXPECT_EQ(results("out")[0]["state"], "failed");
     EXPECT_THAT(results("out")[0].value("error", ""), HasSubstr("its process died"));
@@ -205,6 +209,9 @@ TEST_F(Batch, OfAnArrayOnlyTheSameNumberOfTasksGoesOn) {
     setenv("PATH", before.c_str(), 1);
     EXPECT_EQ(first.code, 0) << first.err;
     EXPECT_EQ(same.out, "7\n");
+    const auto status = Json::parse(run("batch --status -o " + path("out")).out);
+    EXPECT_EQ(status["pending"], 2) << "of tasks that have not begun";
+    EXPECT_EQ(status["tasks"], 2);
     EXPECT_THAT(text("out/slurm.sh"), HasSubstr("'--claim-timeout' '30'"));
     EXPECT_EQ(other.code, 1);
     EXPECT_THAT(other.err, HasSubstr("begun with --slurm 2"));
@@ -243,7 +250,8 @@ TEST_F(Batch, SignalsFinishWhatIsInFlight) {
     const pid_t hurried = start(command);
     wait_for_picture_after(pictures());
     kill(hurried, SIGTERM);
-    std::this_thread::sleep_for(kPause);
+    kill(hurried, SIGTERM);  // at once: the same one
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
     kill(hurried, SIGTERM);
     EXPECT_EQ(wait_for(hurried), 128 + SIGTERM);
     recorded("out");  // every file that is said to be done is there
@@ -317,21 +325,48 @@ TEST_F(Batch, AFullDiskStopsItAndItGoesOn) {
     if (std::system(mount.c_str()) != 0) GTEST_SKIP() << "a tmpfs cannot be mounted here";
     const auto jobs = write("jobs.jsonl", seeds(6));
     const std::string command = "batch " + jobs + " -o " + path("disk/out");
-    std::ofstream(path("disk/filler")) << std::string(1'240'000, 'x');
+    std::ofstream(path("disk/filler")) << std::string(1'180'000, 'x');
     const auto full = run(command);
     EXPECT_EQ(full.code, 4) << full.err;
     EXPECT_THAT(full.err, HasSubstr("Stopped"));
+    EXPECT_THAT(full.err, HasSubstr(" of 6 done")) << "at the start, not on the way";
     fs::remove(path("disk/filler"));
     const auto rest = run(command);
     EXPECT_EQ(rest.code, 0) << rest.err;
     expect_complete("disk/out", 6);
+    for (const auto& job : results("disk/out")) EXPECT_EQ(job["tries"], 1) << job;
     ASSERT_EQ(std::system(("mount -o remount,ro " + path("disk")).c_str()), 0);
     const auto read_only =
         run("batch " + write("more.jsonl", seeds(7)) + " -o " + path("disk/out"));
-    EXPECT_EQ(read_only.code, 1) << read_only.err;
+    EXPECT_EQ(read_only.code, 4) << read_only.err;
     EXPECT_THAT(read_only.err, HasSubstr("Read-only file system"));
     EXPECT_EQ(std::count(read_only.err.begin(), read_only.err.end(), '\n'), 1) << read_only.err;
     EXPECT_EQ(std::system(("umount " + path("disk")).c_str()), 0);
+}
+
+TEST_F(Batch, ANameThatIsTakenByAFolderFailsThatJobAlone) {
+    const auto jobs = write("jobs.jsonl", seeds(4));
+    fs::create_directories(path("out/1.png"));
+    const std::string command = "batch " + jobs + " -o " + path("out") + " --name {seed}";
+    EXPECT_EQ(run(command).code, 3);
+    const auto all = results("out");
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(all[i]["state"], i == 1 ? "failed" : "done") << all[i];
+    EXPECT_THAT(all[1].value("error", ""), HasSubstr("directory"));
+    fs::remove(path("out/1.png"));
+    EXPECT_EQ(run(command).code, 0);
+    expect_complete("out", 4);
+}
+
+TEST_F(Batch, NeitherALostTerminalNorMetricsEndIt) {
+    const auto jobs = write("jobs.jsonl", seeds(2));
+    fs::create_directories(path("folder.prom"));
+    for (const char* errors : {"2>&-", "2>/dev/full"}) {
+        const std::string command = bare_program() + " batch --devices 0 " + jobs + " --metrics " +
+                                    path("folder.prom") + " -o " + path("out") + " " + errors;
+        EXPECT_EQ(std::system(command.c_str()), 0) << errors;
+        expect_complete("out", 2);
+        fs::remove_all(path("out"));
+    }
 }
 
 TEST_F(Batch, ProgressAndMetricsForPrograms) {
@@ -344,6 +379,10 @@ TEST_F(Batch, ProgressAndMetricsForPrograms) {
     EXPECT_EQ(lines(result.out).back()["done"], 2);
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_jobs{state=\"done\"} 2\n"));
     EXPECT_THAT(text("fovea.prom"), HasSubstr("fovea_batch_seconds_left 0\n"));
+    const std::string name = "\nfovea_batch_busy_ratio ", metrics = text("fovea.prom");
+    const double busy = std::stod(metrics.substr(metrics.find(name) + name.size()));
+    EXPECT_GT(busy, 0);
+    EXPECT_LE(busy, 1);
     const size_t at = result.err.find("does not know \"zorgle\"");
     EXPECT_NE(at, std::string::npos) << result.err;
     EXPECT_EQ(result.err.find("zorgle", at + 30), std::string::npos) << "said once\n" << result.err;
@@ -356,7 +395,7 @@ TEST_F(Batch, KilledAtAnyMomentItLosesNothingAndRepeatsNothing) {
     const int kills = asked ? std::atoi(asked) : 3;
     const size_t count = kills < 20 ? 20 : 400;
     const auto jobs = write("jobs.jsonl", seeds(static_cast<int>(count)));
-    const std::string command = "batch " + jobs + " --batch 2 --tries 1000 -o " + path("out");
+    const std::string command = "batch " + jobs + " --batch 2 -o " + path("out");
     const auto stamp = std::random_device{}();
     std::mt19937 random(stamp);
     SCOPED_TRACE("seed " + std::to_string(stamp));
