@@ -287,9 +287,10 @@ std::string extension_of(const Job& job) {
     if ((job.type == "edit" || job.type == "segment") && picture != job.options.end() &&
         picture->is_string()) {
         std::string path = picture->get<std::string>();
-        std::error_code error;  // frames: a folder of them, or a name with %d
-        if (path.find('%') != std::string::npos || std::filesystem::is_directory(path, error))
-            return ".webp";
+        std::error_code error;  // frames: a folder of them, or a name with %d, which is no file's
+        const bool pattern =
+            path.find('%') != std::string::npos && !std::filesystem::exists(path, error);
+        if (pattern || std::filesystem::is_directory(path, error)) return ".webp";
         std::transform(path.begin(), path.end(), path.begin(), [](unsigned char letter) {
             return static_cast<char>(std::tolower(letter));
         });
