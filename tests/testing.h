@@ -58,6 +58,13 @@ inline Tolerance tolerance(DType dtype) {
 }
 
 /// Equal within the tolerance; a failure prints the worst element. NaN never passes.
+/// Between a sample alone and in a batch. A CPU's bits are the same; on GPUs the tiles of products
+/// follow the number of rows, and sums the tiles.
+inline Tolerance tolerance_of_batches(DType dtype) {
+    if (device().info().type == vk::DeviceType::cpu) return {0, 0};
+    return dtype == DType::f16 ? Tolerance{1e-2f, 4e-3f} : Tolerance{1e-4f, 1e-4f};
+}
+
 inline ::testing::AssertionResult close(std::span<const float> found,
                                         std::span<const float> expected, Tolerance allowed) {
     if (found.size() != expected.size())

@@ -16,7 +16,6 @@ using testing::close;
 using testing::device;
 using ::testing::Each;
 using ::testing::HasSubstr;
-using testing::Tolerance;
 
 /// The model is read once for all.
 class InpaintTest : public ::testing::Test {
@@ -133,10 +132,8 @@ TEST_F(InpaintTest, APictureIsTheSameInABatch) {
     const auto both = Inpaint::run(stream(), model(), request_);
     Inpaint::Request alone = request_;
     alone.jobs.erase(alone.jobs.begin());
-    // On GPUs sums are of tiles that follow the number of rows.
-    const bool cpu = device().info().type == vk::DeviceType::cpu;
     EXPECT_TRUE(close(Inpaint::run(stream(), model(), alone)[0].picture.rgb, both[1].picture.rgb,
-                      cpu ? Tolerance{0, 0} : Tolerance{1e-4f, 0}));
+                      testing::tolerance_of_batches(DType::f32)));
     request_.painta = false;
     EXPECT_NE(run().picture.rgb, both[0].picture.rgb);
 }

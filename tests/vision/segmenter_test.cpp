@@ -108,10 +108,7 @@ TEST_P(SegmenterTest, PromptsAreAnsweredTogetherAsAlone) {
     const SegmentFeatures features = encode();
     const SegmentPoint other{.x = 0.9f, .y = 0.2f, .kind = SegmentPoint::negative};
     const auto both = model_.answer(stream_, features, {.count = 2, .points = {kPoint, other}});
-    // Where products run on matrix units, their tiles follow the number of rows, and sums the
-    // tiles.
-    const bool tiles_differ = GetParam() == DType::f16 && !device().info().fp16_matrices.empty();
-    const Tolerance tolerance = tiles_differ ? Tolerance{1e-2f, 4e-3f} : Tolerance{0, 0};
+    const Tolerance tolerance = testing::tolerance_of_batches(GetParam());
     const auto check = [&](const SegmentAnswers& alone, int64_t i) {
         EXPECT_TRUE(close(to_host(stream_, alone.logits), to_host(stream_, both.logits.slice(i, 1)),
                           tolerance));
