@@ -10,7 +10,6 @@
 #include "backend/error.h"
 #include "backend/log.h"
 #include "backend/patterns/frames.h"
-#include "vision/file.h"
 #include "vision/video.h"
 
 namespace fovea::apps {
@@ -64,13 +63,12 @@ void choose_frames(Given& given, const Options& o, const ClipLimits& limits) {
     given.frames.erase(given.frames.begin(), given.frames.begin() + o.start);
 }
 
-void require_output(const std::string& output, bool clip, bool quiet) {
+void check_output(const std::string& output, bool clip, bool quiet) {
     if (!clip)
         require(output.ends_with(".png"), "[edit] -o {} found, expected a .png file", output);
     else if (video_format(output) == VideoFormat::frames)
         return;  // the folder is made
-    require_folder_of("edit", "-o", output);
-    if (!quiet) require_writable(output);
+    require_output("edit", "-o", output, quiet);
 }
 
 // Each frame with its part of a map (frames, rows, columns).
@@ -187,7 +185,7 @@ void run(const CLI::App& command, Options options, Host& host) {
             "[edit] no picture; try fovea edit apple.png --from \"a red apple\" --to \"a pear\"");
     Given given = load(options);
     if (options.output.empty()) options.output = given.is_clip() ? "edited.webp" : "edited.png";
-    require_output(options.output, given.is_clip(), host.quiet());
+    check_output(options.output, given.is_clip(), host.quiet());
     require_png("edit", "--show-mask", options.show_mask);
 
     Edit::Request request = options.values;

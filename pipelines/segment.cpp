@@ -92,16 +92,16 @@ std::optional<SegmentPrompt::Corners> points_on(const SegmentPrompt& prompt,
     return box;
 }
 
-/// The surest first, without those that show what a surer one does: a second look changes both.
-std::vector<Segment> distinct(std::vector<Segment> segments, float same) {
-    std::stable_sort(segments.begin(), segments.end(),
-                     [](const auto& a, const auto& b) { return a.score > b.score; });
-    std::vector<Segment> kept;
-    for (auto& segment : segments)
-        if (std::none_of(kept.begin(), kept.end(), [&](const Segment& other) {
-                return iou(segment.opacity, 0.5f, other.opacity, 0.5f) >= same;
-            }))
-            kept.push_back(std::move(segment));
+/// The surest first, by score_of(thing), without those that show what a surer one does.
+template <typename T>
+std::vector<T> distinct(std::vector<T> things, auto score_of, auto show_the_same) {
+    std::stable_sort(things.begin(), things.end(),
+                     [&](const T& a, const T& b) { return score_of(a) > score_of(b); });
+    std::vector<T> kept;
+    for (auto& thing : things)
+        if (std::none_of(kept.begin(), kept.end(),
+                         [&](const T& other) { return show_the_same(thing, other); }))
+            kept.push_back(std::move(thing));
     return kept;
 }
 
@@ -450,24 +450,26 @@ std::vector<Segment> SegmentedPicture::everything(const SegmentEverything& optio
                     options.stability)
                 candidates.push_back({std::move(found[i]), grid[begin + i]});
     }
-    std::stable_sort(candidates.begin(), candidates.end(),
-                     [](const auto& a, const auto& b) { return a.answer.score > b.answer.score; });
-    std::vector<const Candidate*> kept;
-    for (const auto& candidate : candidates)
-        if (std::none_of(kept.begin(), kept.end(), [&](const Candidate* other) {
-                return iou(candidate.answer.logits, 0, other->answer.logits, 0) >= options.same;
-            }))
-            kept.push_back(&candidate);
+    const auto kept = distinct(
+        std::move(candidates), [](const Candidate& each) { return each.answer.score; },
+        [&](const Candidate& a, const Candidate& b) {
+            return iou(a.answer.logits, 0, b.answer.logits, 0) >= options.same;
+        });
     std::vector<Segment> segments;
     const int total = count + static_cast<int>(kept.size());
     for (size_t i = 0; i < kept.size(); ++i) {
         step(count + static_cast<int>(i), total);
-        const auto& [answer, point] = *kept[i];
+        const auto& [answer, point] = kept[i];
         auto segment = refine(ask_again(answer, point), {.points = {point}});
         if (segment.shows()) segments.push_back(std::move(segment));
     }
     step(total, total);
-    return distinct(std::move(segments), options.same);
+    // A second look changes scores and masks.
+    return distinct(
+        std::move(segments), [](const Segment& each) { return each.score; },
+        [&](const Segment& a, const Segment& b) {
+            return iou(a.opacity, 0.5f, b.opacity, 0.5f) >= options.same;
+        });
 }
 
 }  // namespace fovea

@@ -6,6 +6,7 @@
 
 #include <chrono>
 
+#include "apps/generation.h"
 #include "backend/error.h"
 #include "backend/log.h"
 #include "vision/file.h"
@@ -108,7 +109,7 @@ std::string results_of(Database& database, const std::string& prefix) {
             line["seconds"] = all.real(14);
             line["save_seconds"] = all.real(15);
         }
-        std::string own = line.dump(-1, ' ', false, Json::error_handler_t::replace);  // any reason
+        std::string own = json_text(line);  // a reason may be of any bytes
         own.pop_back();
         text += own + ",\"options\":" + all.text(4);
         if (state == "done" && !settings.empty()) text += ",\"settings\":" + settings;
